@@ -9,7 +9,7 @@ from typing import Any
 _HOME = {
     "EsrganError": "errors",
     "Generator": "generator",
-    "GeneratorConfig": "generator",
+    "GeneratorConfig": "config",
     "load_model": "model_file",
     "read_header": "model_file",
     "save_model": "model_file",

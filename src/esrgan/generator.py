@@ -3,49 +3,18 @@
 Source: Wang et al., ESRGAN (arXiv 1809.00219), section 3.1 and figure 4.
 """
 
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esrgan.config import FACTORS, GeneratorConfig, Start
 from esrgan.errors import EsrganError
 
 RESIDUAL_SCALE = 0.2  # beta in the paper
 NEGATIVE_SLOPE = 0.2
 INIT_SCALE = 0.1  # "smaller initialization", supplement, section 4
-
-FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
-"""The enlargements, one after the other, that make up each scale."""
-
-Variant = Literal["classic", "subpixel"]
-Start = Literal["identity", "paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """The shape of a generator; with the weights, all that is needed to rebuild it."""
-
-    variant: Variant = "classic"
-    """classic: the paper's, nearest enlargement and 3x3 convolutions. subpixel: 9x9 ends, PixelShuffle, tanh."""
-    scale: int = 4
-    """How many times larger the output is: 1, 2, 3, 4 or 8."""
-    channels: int = 64
-    """Feature maps of the trunk (nf in the paper's code)."""
-    growth: int = 32
-    """Feature maps that each convolution of a dense block adds (gc)."""
-    blocks: int = 23
-    """Residual-in-residual dense blocks (nb)."""
-
-    def __post_init__(self) -> None:
-        if self.variant not in ("classic", "subpixel"):
-            raise EsrganError(f"generator variant is {self.variant!r}; it must be classic or subpixel")
-        if self.scale not in FACTORS:
-            raise EsrganError(f"generator scale is {self.scale}; it must be one of {', '.join(map(str, FACTORS))}")
-        for name in ("channels", "growth", "blocks"):
-            if getattr(self, name) < 1:
-                raise EsrganError(f"generator {name} is {getattr(self, name)}; it must be at least 1")
 
 
 def activate(x: Tensor) -> Tensor:

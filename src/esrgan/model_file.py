@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.generator import Generator, GeneratorConfig
+from esrgan.generator import Generator
 
 
 @dataclass(frozen=True, kw_only=True)

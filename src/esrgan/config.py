@@ -1,0 +1,236 @@
+"""What a run is made of: frozen values, read from a TOML file and the command line."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from esrgan.errors import EsrganError
+
+
+FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+"""The enlargements, one after the other, that make up each scale."""
+
+Variant = Literal["classic", "subpixel"]
+Start = Literal["identity", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """The shape of a generator; with the weights, all that is needed to rebuild it."""
+
+    variant: Variant = "classic"
+    """classic: the paper's, nearest enlargement and 3x3 convolutions. subpixel: 9x9 ends, PixelShuffle, tanh."""
+    scale: int = 4
+    """How many times larger the output is: 1, 2, 3, 4 or 8."""
+    channels: int = 64
+    """Feature maps of the trunk (nf in the paper's code)."""
+    growth: int = 32
+    """Feature maps that each convolution of a dense block adds (gc)."""
+    blocks: int = 23
+    """Residual-in-residual dense blocks (nb)."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("classic", "subpixel"):
+            raise EsrganError(f"generator variant is {self.variant!r}; it must be classic or subpixel")
+        if self.scale not in FACTORS:
+            raise EsrganError(f"generator scale is {self.scale}; it must be one of {', '.join(map(str, FACTORS))}")
+        for name in ("channels", "growth", "blocks"):
+            if getattr(self, name) < 1:
+                raise EsrganError(f"generator {name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How weights move; the defaults are the paper's Adam with step decay."""
+
+    algorithm: Literal["adam", "muon"] = "adam"
+    """muon: Muon on the generator body's convolutions, Adam on all else."""
+    learning_rate: float = 2e-4
+    """At its highest."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's two averages."""
+    warmup: int = 0
+    """Steps over which the learning rate rises from nothing."""
+    milestones: tuple[int, ...] = ()
+    """Steps after which the learning rate halves."""
+    decay: float = 0.0
+    """Share of the steps, at the end, over which the learning rate falls linearly to nothing."""
+    clip: float | None = None
+    """Largest gradient norm; none = no clipping."""
+
+    def __post_init__(self) -> None:
+        _require(self.algorithm in ("adam", "muon"), "optim.algorithm", self.algorithm, "adam or muon")
+        _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.decay <= 1, "optim.decay", self.decay, "a share between 0 and 1")
+        _require(self.warmup >= 0, "optim.warmup", self.warmup, "0 or more steps")
+        _require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """How much each term of the generator's loss counts in GAN training; the defaults are the paper's."""
+
+    pixel: float = 1e-2
+    """L1 between pixels (eta)."""
+    perceptual: float = 1.0
+    """L1 between VGG19 features before activation."""
+    gan: float = 5e-3
+    """Relativistic average GAN loss (lambda)."""
+    layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
+    """VGG19 layers of the perceptual term and their weights."""
+    normalise: bool = False
+    """Divide each layer's distance by the mean magnitude of the real picture's features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The critic of GAN training."""
+
+    channels: int = 64
+    """Feature maps of its first layer; they double three times."""
+    batch_norm: bool = False
+    """Batch norm after the convolutions; at small batches it makes the discriminator win outright."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What both stages share."""
+
+    images: tuple[Path, ...] = ()
+    """Training pictures: folders (searched recursively), files, or .txt lists of paths."""
+    val: tuple[Path, ...] = ()
+    """Validation pictures, HR, or a benchmark folder with HR and LR; none = no validation."""
+    run_dir: Path = Path("runs/run")
+    """Where the run lives. The same command again resumes it."""
+    steps: int = 1_000_000
+    """Optimizer steps in all."""
+    batch: int = 16
+    """Patches per forward pass."""
+    accumulate: int = 1
+    """Forward passes per step; the effective batch is batch x accumulate."""
+    patch: int = 128
+    """Side of the HR training crop, in pixels."""
+    seed: int = 0
+    """Fixes the initial weights and every batch."""
+    subset: float = 1.0
+    """Share of the training pictures to use, for quick trials."""
+    ema: float = 0.999
+    """Decay of the running average of the weights, which is what is validated and saved; 0 = none."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; auto = bf16 where the hardware truly has it."""
+    cache: Path | None = None
+    """Folder of the decoded training pictures; none = the user's cache folder."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+    validate_every: int = 5_000
+    """Steps between validations."""
+    save_every: int = 1_000
+    """Steps between saved states."""
+    lpips: Path | None = None
+    """LPIPS-Alex weights for validation; none = the torch cache, else fetched, else left out."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
+        _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        _require(len(self.images) > 0, "images", "empty", "one folder of pictures or more (--images FOLDER)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """Stage 1: a PSNR-oriented generator, trained with L1."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    """The network."""
+    start: Start = "identity"
+    """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
+    init: Path | None = None
+    """Model file to begin from; every weight of the same name and shape is taken. none = from scratch."""
+    optim: OptimConfig = OptimConfig(milestones=(200_000, 400_000, 600_000, 800_000))
+    """How weights move."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _whole_patches(self.patch, self.generator.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Stage 2: GAN training from a stage-1 model. The network's shape comes from that file."""
+
+    init: Path
+    """Model file of stage 1."""
+    steps: int = 400_000
+    """Optimizer steps in all."""
+    weights: LossWeights = LossWeights()
+    """The generator's loss."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The critic."""
+    optim: OptimConfig = OptimConfig(learning_rate=1e-4, milestones=(50_000, 100_000, 200_000, 300_000))
+    """How the weights of both networks move."""
+    psnr_floor: float = 0.0
+    """The best model is the one of lowest LPIPS among those whose PSNR-Y reaches this."""
+    vgg: Path | None = None
+    """VGG19 weights; none = the torch cache, else fetched."""
+
+
+def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
+    """One line for every option in which ``config`` is another run than ``saved``; what may change is left out."""
+    free = {"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg"}
+    now = plain(config)
+    names = [
+        name for name in sorted(saved.keys() | now.keys()) if name not in free and saved.get(name) != now.get(name)
+    ]
+    return [f"{name}: {saved.get(name)} before, {now.get(name)} now" for name in names]
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """The config as plain values under dotted names, paths absolute; options that are none are left out."""
+    flat: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        nested = isinstance(value, dict)
+        flat |= {f"{name}.{key}": _plain(v) for key, v in value.items()} if nested else {name: _plain(value)}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def to_toml(config: RunConfig) -> str:
+    """The config as a TOML file that ``--config`` reads."""
+    values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if "." not in name]
+    for table in tables:
+        lines += ["", f"[{table}]"]
+        lines += [f"{k.split('.', 1)[1]} = {_toml(v)}" for k, v in values.items() if k.startswith(f"{table}.")]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        quoted = "".join(f"\\u{ord(c):04X}" if ord(c) < 32 or c == "\x7f" else c for c in value.replace("\\", "\\\\"))
+        return '"' + quoted.replace('"', '\\"') + '"'
+    return repr(value)
+
+
+def _whole_patches(patch: int, scale: int) -> None:
+    _require(scale >= 1 and patch % scale == 0, "patch", patch, f"a multiple of the scale, {scale}")
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise EsrganError(f"{name} is {value}; it must be {wanted}")
