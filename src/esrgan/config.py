@@ -7,6 +7,11 @@ from typing import Any, Literal
 from esrgan.errors import EsrganError
 
 
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise EsrganError(f"{name} is {value}; it must be {wanted}")
+
+
 FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 """The enlargements, one after the other, that make up each scale."""
 
@@ -30,13 +35,10 @@ class GeneratorConfig:
     """Residual-in-residual dense blocks (nb)."""
 
     def __post_init__(self) -> None:
-        if self.variant not in ("classic", "subpixel"):
-            raise EsrganError(f"generator variant is {self.variant!r}; it must be classic or subpixel")
-        if self.scale not in FACTORS:
-            raise EsrganError(f"generator scale is {self.scale}; it must be one of {', '.join(map(str, FACTORS))}")
+        _require(self.variant in ("classic", "subpixel"), "generator.variant", self.variant, "classic or subpixel")
+        _require(self.scale in FACTORS, "generator.scale", self.scale, f"one of {', '.join(map(str, FACTORS))}")
         for name in ("channels", "growth", "blocks"):
-            if getattr(self, name) < 1:
-                raise EsrganError(f"generator {name} is {getattr(self, name)}; it must be at least 1")
+            _require(getattr(self, name) >= 1, f"generator.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +231,3 @@ def _toml(value: Any) -> str:
 
 def _whole_patches(patch: int, scale: int) -> None:
     _require(scale >= 1 and patch % scale == 0, "patch", patch, f"a multiple of the scale, {scale}")
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise EsrganError(f"{name} is {value}; it must be {wanted}")

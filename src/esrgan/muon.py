@@ -7,6 +7,7 @@ equal shapes are processed as one batch.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return cast(Tensor, x.mT if tall else x)
 
 
 class Muon(torch.optim.Optimizer):
@@ -33,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 - the base class has it
         """Move every weight that has a gradient."""
         for group in self.param_groups:
             by_shape = defaultdict(list)

@@ -32,7 +32,7 @@ class Player:
     """
 
     def __init__(self, net: nn.Module, config: OptimConfig, *, steps: int, dtype: torch.dtype) -> None:
-        self.net = net.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.train().to(memory_format=torch.channels_last)
         self.config, self.steps, self.dtype = config, steps, dtype
         self.parameters = list(net.parameters())
         self.device_type = self.parameters[0].device.type
@@ -44,7 +44,7 @@ class Player:
         return cast(Tensor, out).float()
 
     def step(self, number: int) -> Tensor:
-        """Clip, move the weights as step ``number`` says, clear the gradients; gives the gradient norm before clipping."""
+        """Clip, move the weights as step ``number`` says, clear the gradients; gives the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or float("inf"))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
