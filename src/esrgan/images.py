@@ -1,0 +1,127 @@
+"""Picture files to tensors and back, and finding them: what training, benchmarks and scripts need."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyvips
+import torch
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.files import replacing
+from esrgan.picture_reader import LIMIT_PIXELS, SUFFIXES, Picture, explained, open_picture, reason
+
+
+def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
+    """Read a picture as RGB in [0, 1], (3, H, W) float32, as a viewer would show it.
+
+    Upright by its EXIF orientation; grey in three equal channels; palettes expanded; CMYK and Lab through their profile
+    to sRGB; values of other RGB profiles as encoded; 16 bits in full; transparency over white; the first frame.
+
+    Raises:
+        EsrganError: Not a readable, undamaged picture.
+    """
+    picture = open_picture(path, limit_pixels=limit_pixels)
+    with explained(path.name):
+        rgb = _flat_rgb(picture).numpy()
+    largest = 65535 if rgb.dtype == np.uint16 else 255
+    return torch.from_numpy(rgb.astype(np.float32) / largest).permute(2, 0, 1).contiguous()
+
+
+def read_bytes8(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
+    """Read a picture as ``read_rgb`` does, rounded to 8 bits: (H, W, 3) uint8."""
+    picture = open_picture(path, limit_pixels=limit_pixels)
+    with explained(path.name):
+        rgb = _flat_rgb(picture)
+        if rgb.format == "ushort":
+            rgb = (rgb / 257).rint().cast("uchar")
+        return torch.from_numpy(rgb.numpy().copy())
+
+
+def _flat_rgb(picture: Picture) -> pyvips.Image:
+    image = picture.image.crop(0, 0, picture.width, picture.height)
+    if picture.alpha:
+        image = image.flatten(background=65535 if picture.bits == 16 else 255)
+    return image if image.bands == 3 else image.bandjoin([image, image])
+
+
+def write_rgb(image: Tensor, path: Path) -> None:
+    """Write (3, H, W) RGB in [0, 1] to ``path`` with 8 bits, rounded, atomically; the suffix names the format.
+
+    Raises:
+        EsrganError: Values that are not finite, a suffix that cannot be written, or a disk that cannot take it.
+    """
+    if not torch.isfinite(image).all():
+        raise EsrganError(f"{path}: not written, because the picture has values that are not finite")
+    levels = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    picture = pyvips.Image.new_from_array(levels.permute(1, 2, 0).contiguous().numpy(), interpretation="srgb")
+    with replacing(path) as temporary:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            options = {"Q": 95, "subsample_mode": "off"} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+            picture.write_to_target(pyvips.Target.new_to_descriptor(descriptor), path.suffix.lower(), **options)
+        except pyvips.Error as error:
+            raise EsrganError(f"cannot write {path}: {reason(error)}") from error
+        finally:
+            os.close(descriptor)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The picture files that ``paths`` name, sorted, each once.
+
+    Args:
+        paths: Files, folders (searched recursively by suffix; hidden ones left out) and ``.txt`` lists of such paths,
+            one a line, relative to the list's own folder; lines that start with ``#`` do not count.
+
+    Raises:
+        EsrganError: A path that is not there, a folder that cannot be read, or no picture at all.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if path.suffix.lower() == ".txt" and path.is_file():
+            found.update(find_images(read_list(path)))
+        elif path.is_dir():
+            found.update(walk(path, on_error=_raise))
+        elif path.exists():
+            found.add(path)
+        else:
+            raise EsrganError(f"there is no picture or folder {path}")
+    if not found:
+        raise EsrganError(f"no pictures in {', '.join(map(str, paths)) or 'an empty list'}")
+    return sorted(found)
+
+
+def read_list(path: Path) -> list[Path]:
+    """The paths that a text file lists, one a line, relative to its folder."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EsrganError(f"cannot read the list {path}: {error}") from error
+    return [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def walk(folder: Path, *, on_error: Callable[[OSError], object], leave_out: Path | None = None) -> Iterator[Path]:
+    """Every picture file below ``folder`` by its suffix, folders in order; a folder reached twice by links, once.
+
+    Args:
+        folder: Where to start.
+        on_error: Called with the error of a folder that cannot be read.
+        leave_out: A folder, resolved, not to go into.
+    """
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen or Path(place).resolve() == leave_out:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _raise(error: OSError) -> None:
+    raise EsrganError(f"cannot read the folder {error.filename}: {error.strerror}") from error
