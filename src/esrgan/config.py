@@ -12,7 +12,7 @@ def _require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise EsrganError(f"{name} is {value}; it must be {wanted}")
 
 
-FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
 """The enlargements, one after the other, that make up each scale."""
 
 Variant = Literal["classic", "subpixel"]
@@ -26,19 +26,35 @@ class GeneratorConfig:
     variant: Variant = "classic"
     """classic: the paper's, nearest enlargement and 3x3 convolutions. subpixel: 9x9 ends, PixelShuffle, tanh."""
     scale: int = 4
-    """How many times larger the output is: 1, 2, 3, 4 or 8."""
+    """How many times larger the output is: 1, 2, 3, 4, 8 or 16."""
     channels: int = 64
     """Feature maps of the trunk (nf in the paper's code)."""
     growth: int = 32
     """Feature maps that each convolution of a dense block adds (gc)."""
     blocks: int = 23
     """Residual-in-residual dense blocks (nb)."""
+    unshuffle: int = 1
+    """Side of the pixel blocks that become channels at the start, to spare work (Real-ESRGAN: 2 at x2, 4 at x1)."""
+    plus: bool = False
+    """ESRGAN+'s dense blocks, which add a residual path to every second layer."""
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """The enlargements inside the network, one after the other."""
+        return FACTORS[self.scale * self.unshuffle]
 
     def __post_init__(self) -> None:
         _require(self.variant in ("classic", "subpixel"), "generator.variant", self.variant, "classic or subpixel")
         _require(self.scale in FACTORS, "generator.scale", self.scale, f"one of {', '.join(map(str, FACTORS))}")
-        for name in ("channels", "growth", "blocks"):
+        for name in ("channels", "growth", "blocks", "unshuffle"):
             _require(getattr(self, name) >= 1, f"generator.{name}", getattr(self, name), "at least 1")
+        whole = FACTORS.keys() & {self.scale * self.unshuffle}
+        _require(
+            bool(whole), "generator.unshuffle", self.unshuffle, f"such that times {self.scale} it is 1, 2, 4, 8 or 16"
+        )
+        if self.variant == "subpixel":
+            _require(self.unshuffle == 1, "generator.unshuffle", self.unshuffle, "1 in the sub-pixel network")
+            _require(not self.plus, "generator.plus", self.plus, "false in the sub-pixel network")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +146,8 @@ class RunConfig:
     """Steps between validations."""
     save_every: int = 1_000
     """Steps between saved states."""
+    resume: Literal["last", "best"] = "last"
+    """Which saved state a run goes on from."""
     lpips: Path | None = None
     """LPIPS-Alex weights for validation; none = the torch cache, else fetched, else left out."""
 
@@ -181,7 +199,18 @@ class TrainConfig(RunConfig):
 
 def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
     """One line for every option in which ``config`` is another run than ``saved``; what may change is left out."""
-    free = {"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg"}
+    free = {
+        "steps",
+        "run_dir",
+        "cache",
+        "log_every",
+        "validate_every",
+        "save_every",
+        "device",
+        "lpips",
+        "vgg",
+        "resume",
+    }
     now = plain(config)
     names = [
         name for name in sorted(saved.keys() | now.keys()) if name not in free and saved.get(name) != now.get(name)
