@@ -47,11 +47,10 @@ class GeneratorConfig:
         _require(self.variant in ("classic", "subpixel"), "generator.variant", self.variant, "classic or subpixel")
         _require(self.scale in FACTORS, "generator.scale", self.scale, f"one of {', '.join(map(str, FACTORS))}")
         for name in ("channels", "growth", "blocks", "unshuffle"):
-            _require(getattr(self, name) >= 1, f"generator.{name}", getattr(self, name), "at least 1")
-        whole = FACTORS.keys() & {self.scale * self.unshuffle}
-        _require(
-            bool(whole), "generator.unshuffle", self.unshuffle, f"such that times {self.scale} it is 1, 2, 4, 8 or 16"
-        )
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= 1, f"generator.{name}", value, "a whole number, at least 1")
+        wanted = f"such that {self.scale} times it is one of {', '.join(map(str, FACTORS))}"
+        _require(self.scale * self.unshuffle in FACTORS, "generator.unshuffle", self.unshuffle, wanted)
         if self.variant == "subpixel":
             _require(self.unshuffle == 1, "generator.unshuffle", self.unshuffle, "1 in the sub-pixel network")
             _require(not self.plus, "generator.plus", self.plus, "false in the sub-pixel network")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from esrgan.config import FACTORS, GeneratorConfig, Start
+from esrgan.config import GeneratorConfig, Start
 from esrgan.errors import EsrganError
 
 RESIDUAL_SCALE = 0.2  # beta in the paper
@@ -45,17 +45,45 @@ class ResidualDenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * cast(Tensor, self.conv5(features))
 
 
+class ResidualDenseBlockPlus(ResidualDenseBlock):
+    """ESRGAN+'s dense block: a further residual path into every second layer (arXiv 2001.08073)."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__(channels, growth)
+        self.conv1x1 = nn.Conv2d(channels, growth, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = activate(self.conv1(x))
+        x2 = activate(self.conv2(torch.cat((x, x1), dim=1))) + self.conv1x1(x)
+        x3 = activate(self.conv3(torch.cat((x, x1, x2), dim=1)))
+        x4 = activate(self.conv4(torch.cat((x, x1, x2, x3), dim=1))) + x2
+        return x + RESIDUAL_SCALE * cast(Tensor, self.conv5(torch.cat((x, x1, x2, x3, x4), dim=1)))
+
+
 class RRDB(nn.Module):
     """Residual-in-residual dense block: three dense blocks and a scaled skip around them."""
 
-    def __init__(self, channels: int, growth: int) -> None:
+    def __init__(self, channels: int, growth: int, *, plus: bool = False) -> None:
         super().__init__()
-        self.rdb1 = ResidualDenseBlock(channels, growth)
-        self.rdb2 = ResidualDenseBlock(channels, growth)
-        self.rdb3 = ResidualDenseBlock(channels, growth)
+        dense = ResidualDenseBlockPlus if plus else ResidualDenseBlock
+        self.rdb1 = dense(channels, growth)
+        self.rdb2 = dense(channels, growth)
+        self.rdb3 = dense(channels, growth)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + RESIDUAL_SCALE * cast(Tensor, self.rdb3(self.rdb2(self.rdb1(x))))
+
+
+def unshuffle(image: Tensor, side: int) -> Tensor:
+    """Each ``side`` x ``side`` pixels as the channels of one; the far edges are mirrored up to a whole number first."""
+    height, width = image.shape[-2:]
+    rows, columns = (_mirrored(size, side, image.device) for size in (height, width))
+    return F.pixel_unshuffle(image[..., rows, :][..., columns], side)
+
+
+def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
+    index = torch.arange(size + -size % multiple, device=device)
+    return torch.minimum(index, 2 * size - 2 - index).clamp(min=0)
 
 
 class Generator(nn.Module):
@@ -69,10 +97,12 @@ class Generator(nn.Module):
         self.config = config or GeneratorConfig()
         classic = self.config.variant == "classic"
         channels, ends = self.config.channels, 3 if classic else 9
-        self.conv_first = conv(3, channels, ends)
-        self.body = nn.Sequential(*(RRDB(channels, self.config.growth) for _ in range(self.config.blocks)))
+        self.conv_first = conv(3 * self.config.unshuffle**2, channels, ends)
+        self.body = nn.Sequential(
+            *(RRDB(channels, self.config.growth, plus=self.config.plus) for _ in range(self.config.blocks))
+        )
         self.conv_body = conv(channels, channels)
-        for i, factor in enumerate(FACTORS[self.config.scale], 1):
+        for i, factor in enumerate(self.config.factors, 1):
             self.add_module(f"conv_up{i}", conv(channels, channels * (1 if classic else factor**2)))
             if not classic:
                 self.add_module(f"prelu_up{i}", nn.PReLU())
@@ -87,10 +117,17 @@ class Generator(nn.Module):
         return self.config.scale
 
     def forward(self, lr: Tensor) -> Tensor:
+        if self.config.unshuffle > 1:
+            height, width = lr.shape[-2:]
+            sr = self._enlarge(unshuffle(lr, self.config.unshuffle))
+            return sr[..., : self.scale * height, : self.scale * width]
+        return self._enlarge(lr)
+
+    def _enlarge(self, lr: Tensor) -> Tensor:
         classic = self.config.variant == "classic"
         x = self.conv_first(lr if classic else 2 * lr - 1)
         x = x + self.conv_body(self.body(x))
-        for i, factor in enumerate(FACTORS[self.scale], 1):
+        for i, factor in enumerate(self.config.factors, 1):
             layer = self.get_submodule(f"conv_up{i}")
             if classic:
                 x = activate(layer(F.interpolate(x, scale_factor=factor, mode="nearest")))
@@ -115,7 +152,8 @@ def initialise(generator: Generator, start: Start = "identity") -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
             module.weight.mul_(INIT_SCALE)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     if classic and start == "identity":
         if generator.config.channels < 3:
             raise EsrganError(
@@ -131,7 +169,7 @@ def _carry_rgb(generator: Generator) -> None:
         3: torch.tensor([1.0, 1, 1]) / 3,
     }  # nearest, then these = linear
     kernels = {"conv_first": centre, "conv_hr": centre, "conv_last": centre}
-    for i, factor in enumerate(FACTORS[generator.scale], 1):
+    for i, factor in enumerate(generator.config.factors, 1):
         kernels[f"conv_up{i}"] = torch.outer(taps[factor], taps[factor])
     for name, kernel in kernels.items():
         layer = generator.get_submodule(name)
@@ -139,7 +177,8 @@ def _carry_rgb(generator: Generator) -> None:
         assert layer.bias is not None
         layer.bias.zero_()
         layer.weight[:3] = 0
+        inputs = generator.config.unshuffle**2 if name == "conv_first" else 1
         for channel in range(3):
-            layer.weight[channel, channel] = kernel
+            layer.weight[channel, channel * inputs : (channel + 1) * inputs] = kernel / inputs
     generator.conv_body.weight.mul_(INIT_SCALE)
     generator.conv_body.bias.zero_()  # type: ignore[union-attr]
