@@ -1,0 +1,47 @@
+"""The verb ``models``: what is at hand."""
+
+from typing import Any
+
+SPEED_CLASSES = ((3e6, "fast"), (12e6, "medium"))  # parameters up to which a network is called so
+
+
+def list_command() -> None:
+    """List the models at hand: shipped ones and those in your model folder."""
+    from rich.console import Console  # noqa: PLC0415 - only when asked for
+    from rich.table import Table  # noqa: PLC0415
+
+    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.library import entries, user_folder  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "scale", "kind", "size", "speed", "PSNR-Y / LPIPS (Set5)", "licence"):
+        table.add_column(column, overflow="fold")
+    broken = []
+    for entry in entries():
+        try:
+            header = entry.header()
+        except EsrganError as error:
+            broken.append(str(error))
+            continue
+        megabytes = entry.path.stat().st_size / 1e6
+        about = header.provenance
+        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "?"), f"{megabytes:.1f} MB",
+                      _speed(entry.path.stat().st_size), _scores(about), about.get("licence", "?"))  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(f"\nYour model folder: {user_folder()}", style="dim", highlight=False, soft_wrap=True)
+    for line in broken:
+        console.print(f"left out: {line}", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _speed(size: int) -> str:
+    parameters = size / 3  # between fp16's 2 bytes and fp32's 4
+    return next((name for most, name in SPEED_CLASSES if parameters < most), "slow")
+
+
+def _scores(about: dict[str, Any]) -> str:
+    for row in about.get("scores", {}).get("datasets", []):
+        if row["name"] == "Set5":
+            lpips = f" / {row['lpips']:.3f}" if row.get("lpips") is not None else ""
+            return f"{row['psnr_y']:.2f} dB{lpips}"
+    return "?"

@@ -1,0 +1,88 @@
+"""Models by name: those shipped with the package and those in the user's model folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from esrgan.errors import EsrganError
+from esrgan.model_file import Header, read_header
+
+SHIPPED = Path(__file__).parent / "models"
+SUFFIXES = (".safetensors", ".pth")
+SIZES = ("full", "medium", "lite")  # best first; also slowest first
+
+
+def user_folder() -> Path:
+    """Where the user keeps model files of their own; ``ESRGAN_MODELS`` names another place."""
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return Path(os.environ.get("ESRGAN_MODELS") or home / "esrgan" / "models")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model at hand."""
+
+    name: str
+    path: Path
+    shipped: bool
+
+    def header(self) -> Header:
+        """What the file says of itself."""
+        return read_header(self.path)
+
+
+def entries() -> list[Entry]:
+    """The models at hand, shipped ones first; a user's file hides none of them."""
+    found = {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_in(SHIPPED, shipped=True))}
+    return sorted(found.values(), key=lambda entry: (not entry.shipped, entry.name))
+
+
+def find_model(model: str | Path | None = None, *, scale: int = 4, device: str = "cpu") -> Path:
+    """The file of ``model``: a path, the name of a model at hand, or, with none, the best default.
+
+    The default is the shipped GAN model of this scale, or else of the next larger one (or the largest there is); on a
+    CPU the smallest such network, on a GPU the best.
+
+    Raises:
+        EsrganError: No such model; the message lists the names.
+    """
+    if model is None:
+        return _default(scale, device)
+    if Path(model).is_file():
+        return Path(model)
+    for entry in entries():
+        if str(model) == entry.name:
+            return entry.path
+    names = ", ".join(entry.name for entry in entries()) or "none"
+    raise EsrganError(f"there is no model {str(model)!r}: neither a file nor one of the models at hand ({names})")
+
+
+def partner(path: Path) -> Path:
+    """The PSNR model beside a GAN model: ``lite_x4_psnr`` for ``lite_x4_gan``.
+
+    Raises:
+        EsrganError: There is none by that rule.
+    """
+    other = path.with_name(path.name.replace("gan", "psnr"))
+    if other == path or not other.is_file():
+        raise EsrganError(f"{path.name} has no PSNR model beside it to blend with; name one with --psnr-model FILE")
+    return other
+
+
+def _default(scale: int, device: str) -> Path:
+    shipped = {entry: entry.header().config for entry in entries() if entry.shipped and entry.name.endswith("_gan")}
+    if not shipped:
+        raise EsrganError("no model is shipped with this installation; name one with --model FILE")
+    scales = {config.scale for config in shipped.values()}
+    wanted = min((s for s in scales if s >= scale), default=max(scales))
+    fitting = [entry for entry, config in shipped.items() if config.scale == wanted]
+    ranked = sorted(fitting, key=lambda entry: [entry.name.startswith(size) for size in SIZES])  # lite ... full
+    return ranked[-1 if str(device).startswith(("cuda", "mps")) else 0].path
+
+
+def _in(folder: Path, *, shipped: bool) -> Iterator[Entry]:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in SUFFIXES and path.is_file():
+                yield Entry(path.stem, path, shipped)
