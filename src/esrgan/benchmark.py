@@ -1,0 +1,170 @@
+"""Scores of a model on benchmark folders: what the verb ``test`` prints."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, psnr_y, ssim_y, to_grey
+from esrgan.pairs import Pair, PairFiles, find_pairs, load_pairs, read_pair
+from esrgan.resize import quantise, resize
+
+__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "load_pairs", "score"]
+
+SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "colour_shift")
+
+
+class Model(Protocol):
+    """Something that enlarges: RGB in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W)."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the output is."""
+        ...
+
+    def __call__(self, image: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Bicubic:
+    """MATLAB's ``imresize`` of an 8-bit picture as a model."""
+
+    scale: int = 4
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return resize(image, self.scale, eight_bit=True)
+
+
+def score(
+    sr: Tensor, hr: Tensor, *, border: int, lpips: LPIPS | None = None, grey: bool = False
+) -> dict[str, float | None]:
+    """Every measure of one picture, by name; ``lpips`` is None without that network.
+
+    Args:
+        sr: Super-resolved picture in [0, 1], (1, 3, H, W).
+        hr: Real picture, of the same shape.
+        border: Pixels left out by PSNR and SSIM on every side: the scale.
+        lpips: The network, where LPIPS is wanted.
+        grey: ``hr`` comes from a grey file, which papers measure on its own values.
+    """
+    device = "cpu" if hr.device.type == "mps" else hr.device  # MPS has no float64
+    sr, hr = quantise(sr.to(device).float()), hr.to(device)
+    one, other = (to_grey(sr), to_grey(hr)) if grey else (sr, hr)
+    found: dict[str, Tensor | None] = {
+        "psnr_y": psnr_y(one, other, border=border),
+        "ssim_y": ssim_y(one, other, border=border),
+        "lpips": lpips(sr.to(lpips.shift.device), hr.to(lpips.shift.device)) if lpips else None,
+        "grid2": grid_energy(sr, hr, period=2),
+        "grid4": grid_energy(sr, hr, period=4),
+        "colour_shift": colour_shift(sr, hr),
+    }
+    return {name: None if value is None else value.item() for name, value in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One picture: its scores, the seconds the model took; or why there are none."""
+
+    name: str
+    scores: dict[str, float | None]
+    seconds: float | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON file; what is infinite or unknown is None."""
+        numbers = {name: _finite(value) for name, value in {**self.scores, "seconds": self.seconds}.items()}
+        return {"name": self.name, **numbers, **({"error": self.error} if self.error else {})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A benchmark folder's rows."""
+
+    name: str
+    rows: list[Row]
+
+    def mean(self, score_name: str) -> float | None:
+        """Mean over the pictures of a score, or of ``seconds``; None if no picture has it."""
+        values = [row.to_dict()[score_name] for row in self.rows]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON file."""
+        means = {name: self.mean(name) for name in ("psnr_y", "ssim_y", "lpips")}
+        return {"name": self.name, **means, "images": [row.to_dict() for row in self.rows]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a model scored, and by which protocol."""
+
+    model: str
+    protocol: str
+    datasets: list[Dataset]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON file."""
+        return {
+            "model": self.model,
+            "protocol": self.protocol,
+            "datasets": [dataset.to_dict() for dataset in self.datasets],
+        }
+
+    @property
+    def errors(self) -> list[str]:
+        """One line for every picture that could not be measured."""
+        return [row.error for dataset in self.datasets for row in dataset.rows if row.error]
+
+
+Track = Callable[[Sequence[PairFiles], str], Iterable[PairFiles]]
+
+
+def evaluate(
+    model: Model,
+    datasets: Sequence[Path | str],
+    *,
+    name: str | None = None,
+    lpips: LPIPS | None = None,
+    track: Track = lambda files, _: files,
+) -> Report:
+    """Score ``model`` on every picture of ``datasets``; a picture that cannot be measured is named in its row.
+
+    Args:
+        model: An ``Upscaler``, a ``Bicubic`` or anything like them.
+        datasets: Folders as ``find_pairs`` takes them.
+        name: What the report calls the model.
+        lpips: The network, where LPIPS is wanted.
+        track: Passes on the files of a dataset, given its name; a progress bar, for instance.
+
+    Raises:
+        EsrganError: A dataset that is not there or has no pictures.
+    """
+    found = [(Path(folder).resolve().name, find_pairs(Path(folder), model.scale)) for folder in datasets]
+    scored = [Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips))) for dataset, files in found]
+    without = "" if lpips else "; LPIPS left out: its weights were not given"
+    return Report(model=name or type(model).__name__, protocol=f"x{model.scale}; {PROTOCOL}{without}", datasets=scored)
+
+
+@torch.inference_mode()
+def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None) -> Iterator[Row]:
+    for each in files:
+        try:
+            pair = read_pair(each, model.scale)
+            start = time.perf_counter()
+            sr = model(pair.lr[None]).cpu()
+            seconds = time.perf_counter() - start
+            scores = score(sr, pair.hr[None], border=model.scale, lpips=lpips, grey=pair.grey)
+            yield Row(name=pair.name, scores=scores, seconds=seconds)
+        except EsrganError as error:
+            yield Row(name=each.hr.stem, scores=dict.fromkeys(SCORES), error=str(error))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

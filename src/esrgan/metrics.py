@@ -1,0 +1,212 @@
+"""How close a super-resolved picture is to the real one.
+
+Every function takes ``sr`` and ``hr`` as RGB in [0, 1], (N, 3, H, W), and gives one number per picture, (N,). PSNR and
+SSIM follow the protocol that papers report: 8-bit, luma of BT.601 in studio swing, the border left out; a picture of
+one channel, (N, 1, H, W), is its own luma from 0 to 255, as in the papers' scripts.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from esrgan import pretrained
+from esrgan.errors import EsrganError
+from esrgan.resize import quantise
+
+PROTOCOL = (
+    "SR rounded to 8 bits; PSNR and SSIM (11x11 Gaussian, sigma 1.5, valid region) on BT.601 studio-swing luma, of "
+    "grey files on their own values, without a border of `scale` pixels; LPIPS v0.1 (AlexNet) on the whole RGB picture; "
+    "means over pictures"
+)
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+
+def luma(image: Tensor) -> Tensor:
+    """BT.601 studio-swing luma, 16 to 235, of the picture rounded to 8 bits; (N, 3, H, W) -> (N, 1, H, W), float64."""
+    levels = quantise(image.double())
+    if image.shape[1] == 1:
+        return 255 * levels
+    weights = torch.tensor((65.481, 128.553, 24.966), dtype=torch.float64, device=image.device)
+    return (levels * weights.view(3, 1, 1)).sum(dim=1, keepdim=True) + 16
+
+
+def to_grey(image: Tensor) -> Tensor:
+    """The one channel, (N, 1, H, W), of a grey picture that is stored, or was super-resolved, as RGB."""
+    return (luma(image) - 16) / 219
+
+
+def psnr_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
+    """Peak signal-to-noise ratio of the luma in dB: 10 log10(255^2 / MSE); infinite where both are equal.
+
+    Args:
+        sr: Super-resolved pictures.
+        hr: Real pictures.
+        border: Pixels left out on every side, by custom the scale.
+    """
+    a, b = _inner(sr, hr, border)
+    return 10 * torch.log10(255**2 / (a - b).square().mean(dim=(1, 2, 3)))
+
+
+def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
+    """Structural similarity of the luma, at most 1 (Wang et al. 2004, K1 = 0.01, K2 = 0.03), valid windows only.
+
+    Args:
+        sr: Super-resolved pictures.
+        hr: Real pictures.
+        border: Pixels left out on every side, by custom the scale.
+    """
+    a, b = _inner(sr, hr, border)
+    if min(a.shape[-2:]) < SSIM_WINDOW:
+        raise EsrganError(f"SSIM needs {SSIM_WINDOW} pixels inside the border; the picture has {min(a.shape[-2:])}")
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    structure = (2 * covariance + C2) / (var_a + var_b + C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _inner(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    if sr.shape != hr.shape:
+        raise EsrganError(f"cannot compare pictures of {tuple(sr.shape[-2:])} and {tuple(hr.shape[-2:])} pixels")
+    if min(hr.shape[-2:]) <= 2 * border:
+        raise EsrganError(f"nothing is left of {tuple(hr.shape[-2:])} pixels without a border of {border}")
+    rows, columns = (slice(border, size - border) for size in hr.shape[-2:])
+    return luma(sr)[..., rows, columns], luma(hr)[..., rows, columns]
+
+
+def _blur(x: Tensor) -> Tensor:
+    offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype, device=x.device) - SSIM_WINDOW // 2
+    kernel = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
+    kernel /= kernel.sum()
+    return F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+
+
+def colour_shift(sr: Tensor, hr: Tensor) -> Tensor:
+    """Largest difference between the mean colours, over the three channels, in 8-bit levels."""
+    return 255 * (sr.double().mean(dim=(2, 3)) - hr.double().mean(dim=(2, 3))).abs().amax(dim=1)
+
+
+GRID_WINDOW = 32
+GRID_STEP = 8
+FLAT_SHARE = 0.25
+BESIDE = 3  # bins; a Hann window spreads a grid over one bin
+ROUNDING_NOISE = 1 / 12  # variance of rounding to whole levels
+
+
+def grid_energy(sr: Tensor, hr: Tensor, *, period: int) -> Tensor:
+    """How much more a grid of ``period`` pixels stands out in the flat areas of ``sr`` than in the real picture's.
+
+    Flat areas are the quarter of the 32x32 windows of luma in which the real picture varies least. There, under a Hann
+    window, the energy at the frequencies of the grid (rows, columns and both; those of half the period left out) is
+    taken for ``sr`` over ``hr``, as a geometric mean over windows, the noise of 8-bit rounding added to both. Where
+    ``sr`` also has more energy than ``hr`` three bins beside these frequencies it is merely sharper or noisier, and the
+    result is divided by that. The real picture gives 1, a blurred one less; a grid of one level on top of the real
+    picture gives 2 to 10 if it has flat areas, and less the more texture hides the grid.
+
+    Args:
+        sr: Super-resolved pictures.
+        hr: Real pictures, at least 32 pixels high and wide.
+        period: 2 or 4, the factors of the upsampling layers.
+    """
+    if min(hr.shape[-2:]) < GRID_WINDOW:
+        raise EsrganError(f"a grid can be measured from {GRID_WINDOW} pixels on; the picture has {min(hr.shape[-2:])}")
+    return torch.stack(
+        [_grid_energy(_windows(a), _windows(b), period) for a, b in zip(luma(sr), luma(hr), strict=True)]
+    )
+
+
+def _windows(y: Tensor) -> Tensor:
+    """(1, H, W) -> (windows, 32, 32)."""
+    return y[0].unfold(0, GRID_WINDOW, GRID_STEP).unfold(1, GRID_WINDOW, GRID_STEP).flatten(0, 1)
+
+
+def _grid_energy(sr: Tensor, hr: Tensor, period: int) -> Tensor:
+    flat = hr.var(dim=(1, 2)).argsort()[: max(1, int(FLAT_SHARE * len(hr)))]
+    more = (_log_energy(sr[flat], period) - _log_energy(hr[flat], period)).mean(dim=0).exp()
+    return more[0] / more[1].clamp(min=1)
+
+
+def _log_energy(windows: Tensor, period: int) -> Tensor:
+    """Log energy at the grid's frequencies and beside them; (windows, 32, 32) -> (windows, 2)."""
+    hann = torch.hann_window(GRID_WINDOW, dtype=windows.dtype, device=windows.device)
+    hann = torch.outer(hann, hann)
+    centred = windows - windows.mean(dim=(1, 2), keepdim=True)
+    power = torch.fft.fft2(centred * hann).abs().square() + ROUNDING_NOISE * hann.square().sum()
+    beside = torch.stack([power.roll(by, dim) for by in (-BESIDE, BESIDE) for dim in (1, 2)]).mean(dim=0)
+    bins = torch.arange(period, device=windows.device) * (GRID_WINDOW // period)
+    u, v = torch.meshgrid(bins, bins, indexing="ij")
+    coarse = 2 * GRID_WINDOW // period
+    finest = (u % coarse != 0) | (v % coarse != 0)  # not also of half the period, or the mean
+    return torch.stack([p[:, u[finest], v[finest]].mean(dim=1).log() for p in (power, beside)], dim=1)
+
+
+LPIPS_SHIFT = (-0.030, -0.088, -0.188)
+LPIPS_SCALE = (0.458, 0.448, 0.450)
+LPIPS_TAPS = (1, 4, 7, 9, 11)  # AlexNet's five activations
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al., arXiv 1801.03924): (N,), 0 = alike.
+
+    Pictures must be at least 31 pixels high and wide.
+
+    Args:
+        weights: A file with AlexNet's ``features.*`` and the linear layers ``lin0.weight`` to ``lin4.weight``; without
+            one, torchvision's AlexNet and the authors' linear layers are taken from torch's cache or fetched into it.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, weights: Path | None = None) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(LPIPS_SHIFT).view(3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(LPIPS_SCALE).view(3, 1, 1), persistent=False)
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
+        for i, channels in enumerate((64, 192, 384, 256, 256)):
+            self.add_module(f"lin{i}", nn.Conv2d(channels, 1, 1, bias=False))
+        shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        self.load_state_dict(pretrained.pick(_lpips_weights(weights), shapes, weights or "the LPIPS weights"))
+        self.requires_grad_(False).eval()
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        distance = torch.zeros(len(sr), device=sr.device)
+        for i, (a, b) in enumerate(zip(self._activations(sr), self._activations(hr), strict=True)):
+            linear = cast(Callable[[Tensor], Tensor], self.get_submodule(f"lin{i}"))
+            distance = distance + linear((_unit(a) - _unit(b)).square()).mean(dim=(1, 2, 3))
+        return distance
+
+    def _activations(self, image: Tensor) -> list[Tensor]:
+        x = (2 * image.float() - 1 - self.shift) / self.scale
+        found = []
+        for i, module in enumerate(self.features):
+            x = module(x)
+            if i in LPIPS_TAPS:
+                found.append(x)
+        return found
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Every pixel's features at length 1."""
+    return x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+def _lpips_weights(path: Path | None) -> dict[str, Tensor]:
+    if path:
+        return pretrained.read(path)
+    alexnet = pretrained.read(pretrained.fetch(pretrained.ALEXNET))
+    linear = pretrained.read(pretrained.fetch(pretrained.LPIPS_ALEX))
+    return alexnet | {name.replace(".model.1.", "."): tensor for name, tensor in linear.items()}

@@ -1,0 +1,128 @@
+"""Benchmark pictures: pairs of LR and HR, found in the folder layouts that datasets come in."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.images import find_images, read_rgb
+from esrgan.picture_reader import open_picture
+from esrgan.resize import make_lr, quantise
+
+SMALLEST = 32  # pixels of HR height and width, below which LPIPS and the grid have no meaning
+HR_FOLDERS = ("hr", "gt", "original")
+
+
+class Pair(NamedTuple):
+    """A benchmark picture: LR (3, h, w) and HR (3, scale * h, scale * w) in [0, 1]; ``grey``: HR is a grey file."""
+
+    name: str
+    lr: Tensor
+    hr: Tensor
+    grey: bool
+
+
+class PairFiles(NamedTuple):
+    """Where a pair is read from; without ``lr`` it is made from ``hr``."""
+
+    hr: Path
+    lr: Path | None
+
+
+def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
+    """The pairs of a dataset, by name.
+
+    Args:
+        folder: Holds ``HR`` (or ``GT``), itself or in ``xN``, and perhaps beside it ``LR``, ``LR_bicubic`` or
+            ``LRbicxN`` with the LR pictures, themselves or in ``xN``; or is a plain folder, file or ``.txt`` list of HR
+            pictures. Upper and lower case are alike, and an LR name may end in ``xN``.
+        scale: N, the enlargement.
+
+    Raises:
+        EsrganError: No pictures, or one without its LR picture.
+    """
+    roots = [root for root in (_inside(folder, f"x{scale}"), folder) if root]
+    for root in roots:
+        hr = _inside(root, *HR_FOLDERS)
+        if hr:
+            lr = _inside(root, "lr", "lr_bicubic", f"lrbicx{scale}", f"lr_bicubic_x{scale}")
+            lr = lr and (_inside(lr, f"x{scale}") or lr)
+            return _matched(_own_images(_inside(hr, f"x{scale}") or hr), _own_images(lr) if lr else None, scale)
+    return [PairFiles(path, None) for path in _own_images(folder)]
+
+
+def read_pair(files: PairFiles, scale: int) -> Pair:
+    """Read a pair; HR is cropped at the right and bottom to ``scale`` times LR, or, without LR, to a multiple of it.
+
+    Raises:
+        EsrganError: A file cannot be read, is too small to be measured, or the two do not fit.
+    """
+    hr = read_rgb(files.hr)
+    rows, columns = hr.shape[-2] // scale, hr.shape[-1] // scale
+    if scale * min(rows, columns) < SMALLEST:
+        raise EsrganError(f"{files.hr} is smaller than the {SMALLEST} pixels that can be measured")
+    hr = hr[:, : scale * rows, : scale * columns]
+    lr = read_rgb(files.lr) if files.lr else make_lr(quantise(hr), scale)
+    if lr.shape != (3, rows, columns):
+        raise EsrganError(
+            f"{files.lr} has {lr.shape[2]} x {lr.shape[1]} pixels; {columns} x {rows} fit {files.hr} at x{scale}"
+        )
+    return Pair(files.hr.stem, lr, hr, grey=open_picture(files.hr).image.bands < 3)
+
+
+def load_pairs(folder: Path, scale: int, *, skipped: list[str] | None = None) -> list[Pair]:
+    """Every pair of a dataset (see ``find_pairs``), in memory.
+
+    Args:
+        folder: The dataset.
+        scale: HR over LR size.
+        skipped: Takes a line for every pair that cannot be used, which is then left out.
+
+    Raises:
+        EsrganError: No pair can be used, or, without ``skipped``, one of them cannot.
+    """
+    pairs = []
+    for files in find_pairs(folder, scale):
+        try:
+            pairs.append(read_pair(files, scale))
+        except EsrganError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+    if not pairs:
+        raise EsrganError(f"none of the pictures in {folder} can be used" + (f": {skipped[-1]}" if skipped else ""))
+    return pairs
+
+
+def _inside(folder: Path, *names: str) -> Path | None:
+    """The first folder in ``folder`` with one of these names, upper or lower case."""
+    if not folder.is_dir():
+        return None
+    found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _own_images(folder: Path) -> list[Path]:
+    """The pictures of a file or list, or those that lie in a folder itself."""
+    paths = find_images([folder])
+    if folder.is_dir() and not (paths := [path for path in paths if path.parent == folder]):
+        raise EsrganError(f"no pictures in {folder}, nor in a folder HR or xN/HR in it")
+    return paths
+
+
+def _matched(hr: Iterable[Path], lr: Iterable[Path] | None, scale: int) -> list[PairFiles]:
+    if lr is None:
+        return [PairFiles(path, None) for path in hr]
+    by_stem = {path.stem.lower(): path for path in lr}
+    return [PairFiles(path, _partner(path, by_stem, scale)) for path in hr]
+
+
+def _partner(hr: Path, lr: dict[str, Path], scale: int) -> Path:
+    stem = hr.stem.lower()
+    bare = stem.removesuffix("hr").rstrip("_-")
+    for name in (stem, *(bare + tail for tail in ("", f"x{scale}", f"_x{scale}", f"-x{scale}", "_lr", "-lr"))):
+        if name in lr:
+            return lr[name]
+    raise EsrganError(f"{hr} has no LR picture of the same name (x{scale} at its end allowed)")
