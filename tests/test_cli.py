@@ -1,0 +1,81 @@
+import subprocess
+import sys
+
+import pytest
+
+from esrgan.cli import MODELS_VERBS, VERBS, main
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys\n"
+        "from esrgan.cli import main\n"
+        "main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'pyvips'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in VERBS:
+        assert verb in done.stdout
+
+
+@pytest.mark.parametrize("command", [[verb] for verb in VERBS] + [["models", verb] for verb in MODELS_VERBS])
+def test_every_command_explains_itself(command, capsys):
+    assert main([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"esrgan {' '.join(command)}" in shown
+    assert len(shown.splitlines()) > 3
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    "argv", [["enlarge"], ["upscale", "x.png", "--sclae", "4"], ["pretrain", "--steps", "many"], ["interpolate"]]
+)
+def test_a_command_that_is_not_understood_exits_with_2(argv, capsys):
+    assert main(argv) == 2
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["upscale", "missing.png"], "missing.png"),
+        (["test", "--data", "missing", "--model", "bicubic"], "missing"),
+        (["pretrain", "--images", "missing"], "missing"),
+        (["train", "--init", "missing.safetensors", "--images", "missing"], "missing.safetensors"),
+        (["models", "show", "missing.safetensors"], "missing.safetensors"),
+        (
+            ["interpolate", "a.safetensors", "b.safetensors", "--alpha", "0.5", "--out", "c.safetensors"],
+            "a.safetensors",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it_and_exits_with_1(argv, named, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert named in out + err
+    assert "Traceback" not in out + err
+
+
+def test_an_unknown_option_value_of_a_config_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", "--images", ".", "--optim.learning-rate", "-1"]) in (1, 2)
+    assert "learning" in "".join(capsys.readouterr())
+
+
+def test_a_toml_key_that_does_not_exist_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text("stepps = 3\n")
+    assert main(["pretrain", "--config", "my.toml", "--images", "."]) in (1, 2)
+    assert "stepps" in "".join(capsys.readouterr())
+
+
+def test_torchrun_can_start_the_module():
+    done = subprocess.run([sys.executable, "-m", "esrgan", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1.0"

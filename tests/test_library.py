@@ -1,0 +1,60 @@
+import pytest
+
+from esrgan import library
+from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+from esrgan.model_file import save_model
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A package folder with two sizes and scales of GAN models, and an empty user folder."""
+    shipped, mine = tmp_path / "shipped", tmp_path / "mine"
+    monkeypatch.setattr(library, "SHIPPED", shipped)
+    monkeypatch.setenv("ESRGAN_MODELS", str(mine))
+    for name, scale in (("lite_x4_gan", 4), ("lite_x4_psnr", 4), ("full_x4_gan", 4), ("lite_x2_gan", 2)):
+        save_model(
+            Generator(GeneratorConfig(scale=scale, channels=4, growth=2, blocks=1)), shipped / f"{name}.safetensors"
+        )
+    return tmp_path
+
+
+def test_a_model_is_found_by_name_and_by_path(shelf):
+    path = library.find_model("lite_x4_psnr")
+    assert path.stem == "lite_x4_psnr"
+    assert library.find_model(path) == path
+
+
+@pytest.mark.parametrize(
+    ("scale", "device", "name"),
+    [
+        (4, "cpu", "lite_x4_gan"),
+        (4, "cuda:1", "full_x4_gan"),
+        (2, "cpu", "lite_x2_gan"),
+        (3, "cpu", "lite_x4_gan"),
+        (8, "cpu", "lite_x4_gan"),
+    ],
+)
+def test_the_default_is_the_gan_model_that_suits_scale_and_device(shelf, scale, device, name):
+    assert library.find_model(scale=scale, device=device).stem == name
+
+
+def test_the_partner_of_a_gan_model_is_its_psnr_model(shelf):
+    assert library.partner(library.find_model("lite_x4_gan")).stem == "lite_x4_psnr"
+    with pytest.raises(EsrganError, match="full_x4_gan.*--psnr-model"):
+        library.partner(library.find_model("full_x4_gan"))
+
+
+def test_a_users_model_is_listed_and_never_hides_a_shipped_one(shelf):
+    tiny = Generator(GeneratorConfig(channels=4, growth=2, blocks=1))
+    save_model(tiny, shelf / "mine" / "own.safetensors")
+    save_model(tiny, shelf / "mine" / "lite_x4_gan.safetensors")
+    found = {entry.name: entry for entry in library.entries()}
+    assert not found["own"].shipped
+    assert found["lite_x4_gan"].shipped
+
+
+def test_an_unknown_name_lists_what_there_is(shelf):
+    with pytest.raises(EsrganError, match="'nosuch'.*full_x4_gan, lite_x2_gan"):
+        library.find_model("nosuch")
