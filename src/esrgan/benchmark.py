@@ -1,5 +1,6 @@
 """Scores of a model on benchmark folders: what the verb ``test`` prints."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import EsrganError
+from esrgan.files import write_text
 from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, psnr_y, ssim_y, to_grey
 from esrgan.pairs import Pair, PairFiles, find_pairs, load_pairs, read_pair
 from esrgan.resize import quantise, resize
@@ -95,6 +97,11 @@ class Dataset:
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
+    @property
+    def measured(self) -> int:
+        """How many of the pictures could be measured."""
+        return sum(row.error is None for row in self.rows)
+
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON file."""
         means = {name: self.mean(name) for name in ("psnr_y", "ssim_y", "lpips")}
@@ -116,6 +123,10 @@ class Report:
             "protocol": self.protocol,
             "datasets": [dataset.to_dict() for dataset in self.datasets],
         }
+
+    def save(self, path: Path) -> None:
+        """Write the report as a JSON file."""
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     @property
     def errors(self) -> list[str]:

@@ -19,7 +19,7 @@ from esrgan.resize import quantise
 
 PROTOCOL = (
     "SR rounded to 8 bits; PSNR and SSIM (11x11 Gaussian, sigma 1.5, valid region) on BT.601 studio-swing luma, of "
-    "grey files on their own values, without a border of `scale` pixels; LPIPS v0.1 (AlexNet) on the whole RGB picture; "
+    "grey files on their own values, without a border of `scale` pixels; LPIPS v0.1 (AlexNet) on the whole picture; "
     "means over pictures"
 )
 

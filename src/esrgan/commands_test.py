@@ -1,0 +1,128 @@
+"""The verb ``test``: scores on benchmark folders."""
+# ruff: noqa: PT028 - a command, not a test
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from esrgan.benchmark import Dataset, Model
+    from esrgan.metrics import LPIPS
+    from esrgan.pairs import PairFiles
+
+COLUMNS = {"psnr_y": 2, "ssim_y": 4, "lpips": 4, "grid2": 2, "grid4": 2, "colour_shift": 2, "seconds": 2}
+"""The scores of a table and their decimal places."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the network runs."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the network."""
+    tile: int | None = None
+    """Side of the largest square given to the network at once, in LR pixels."""
+
+
+def test_command(
+    *,
+    data: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")],
+    model: str | None = None,
+    scale: int | None = None,
+    lpips: Path | None = None,
+    json: Path | None = None,
+    running: Running = Running(),
+) -> int:
+    """Score a model on benchmark folders: PSNR-Y, SSIM-Y, LPIPS, grids, colour, seconds.
+
+    Args:
+        data: Folders such as Set5, with HR and LR in it or in x4; without LR it is made from HR.
+        model: Name or file of a model, or bicubic; none = the default model.
+        scale: The enlargement to test; none = the model's, 4 for bicubic.
+        lpips: LPIPS-AlexNet weights; none = from torch's cache, or fetched.
+        json: File for all scores, picture by picture.
+        running: How the network runs.
+    """
+    from rich.console import Console  # noqa: PLC0415 - only when asked for
+
+    from esrgan.benchmark import evaluate  # noqa: PLC0415
+
+    network, name = _network(model, scale, running)
+    measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
+    report = evaluate(network, data, name=name, lpips=measure, track=_progress)
+
+    console = Console()
+    for dataset in report.datasets:
+        _print_table(console, dataset, name)
+    for line in (f"Protocol: {report.protocol}", *note):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)
+    if json:
+        report.save(json)
+    for line in report.errors:
+        print(f"esrgan: not measured: {line}", file=sys.stderr)
+    return 1 if report.errors else 0
+
+
+def _network(model: str | None, scale: int | None, running: Running) -> "tuple[Model, str]":
+    from esrgan.benchmark import Bicubic  # noqa: PLC0415
+    from esrgan.devices import pick_device  # noqa: PLC0415
+    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.library import find_model  # noqa: PLC0415
+    from esrgan.upscaler import Upscaler  # noqa: PLC0415
+
+    if model == "bicubic":
+        return Bicubic(scale or 4), "bicubic"
+    path = find_model(model, scale=scale or 4, device=str(pick_device(running.device)))
+    upscaler = Upscaler(path, **asdict(running))
+    if scale not in (None, upscaler.scale):
+        raise EsrganError(
+            f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale"
+        )
+    return upscaler, path.stem
+
+
+def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":
+    """The network, or none and the reason; weights that were named must be there."""
+    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.metrics import LPIPS  # noqa: PLC0415
+
+    try:
+        return LPIPS(path).to(device), []
+    except EsrganError as error:
+        if path:
+            raise
+        return None, [f"LPIPS is left out: {error}"]
+
+
+def _progress(files: "Sequence[PairFiles]", dataset: str) -> "Iterable[PairFiles]":
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import track  # noqa: PLC0415
+
+    return track(files, dataset, console=Console(stderr=True), transient=True)
+
+
+def _print_table(console: "Console", dataset: "Dataset", model: str) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=f"{model} on {dataset.name}", title_justify="left", box=None, pad_edge=False, show_footer=True)
+    table.add_column("picture", footer=f"mean of {dataset.measured}")
+    for name, places in COLUMNS.items():
+        table.add_column(name, footer=_number(dataset.mean(name), places), justify="right")
+    for row in dataset.rows:
+        values = row.to_dict()
+        table.add_row(row.name, *(_number(values[name], places) for name, places in COLUMNS.items()))
+    console.print(table)
+    console.print()
+
+
+def _number(value: float | None, places: int) -> str:
+    return "-" if value is None else f"{value:.{places}f}"

@@ -1,0 +1,79 @@
+"""Network interpolation: weights between those of a PSNR model and a GAN model (section 3.4 of the paper)."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+
+
+def interpolate(a: Generator, b: Generator, alpha: float) -> Generator:
+    """The network with weights (1 - alpha) * a + alpha * b: equation 5 of the paper with a = PSNR, b = GAN.
+
+    Only networks of one family blend: ``b`` should have been trained from ``a``, or both from a third.
+
+    Args:
+        a: The network at alpha = 0.
+        b: The network at alpha = 1.
+        alpha: Share of ``b``, from 0 to 1.
+
+    Raises:
+        EsrganError: Another alpha, or networks of different shape; the difference is named.
+    """
+    if not 0 <= alpha <= 1:
+        raise EsrganError(f"alpha is {alpha}; it must be from 0 to 1, the share of the second model")
+    return blend((a, b), (1 - alpha, alpha))
+
+
+def blend(models: Sequence[Generator], weights: Sequence[float]) -> Generator:
+    """The network whose weights are the weighted mean of those of ``models``, on the device of the first.
+
+    Args:
+        models: One or more networks of the same shape.
+        weights: How much each counts; 0 or more, of any sum.
+
+    Raises:
+        EsrganError: Weights that give no mean, or networks of different shape.
+    """
+    total = sum(weights)
+    if len(models) != len(weights) or not (0 < total < math.inf) or min(weights) < 0:
+        raise EsrganError(f"{len(models)} models need as many weights, 0 or more and not all 0; got {list(weights)}")
+    for other in models[1:]:
+        _require_same_shape(models[0], other)
+    result = copy.deepcopy(models[0]).eval()
+    states = [model.state_dict() for model in models]
+    result.load_state_dict(
+        {
+            name: sum(weight / total * state[name].to(tensor) for weight, state in zip(weights, states, strict=True))
+            for name, tensor in result.state_dict().items()
+        }
+    )
+    return result
+
+
+def blend_provenance(names: Sequence[str], provenances: Sequence[dict[str, Any]], alpha: float) -> dict[str, Any]:
+    """What the file of ``interpolate(a, b, alpha)`` says of itself: its two sources, their data and licences."""
+    shares = (1 - alpha, alpha)
+    about: dict[str, Any] = {
+        "stage": "interpolated",
+        "alpha": alpha,
+        "models": [
+            {"name": name, "share": share, "provenance": provenance}
+            for name, share, provenance in zip(names, shares, provenances, strict=True)
+        ],
+    }
+    licences = dict.fromkeys(provenance["licence"] for provenance in provenances if "licence" in provenance)
+    return about | ({"licence": " and ".join(licences)} if licences else {})
+
+
+def _require_same_shape(a: Generator, b: Generator) -> None:
+    differences = [
+        f"{field.name} is {getattr(a.config, field.name)} in one and {getattr(b.config, field.name)} in the other"
+        for field in fields(a.config)
+        if getattr(a.config, field.name) != getattr(b.config, field.name)
+    ]
+    if differences:
+        raise EsrganError(f"these networks cannot be blended: {', '.join(differences)}")
