@@ -42,7 +42,7 @@ def test_the_default_is_the_gan_model_that_suits_scale_and_device(shelf, scale, 
 
 def test_the_partner_of_a_gan_model_is_its_psnr_model(shelf):
     assert library.partner(library.find_model("lite_x4_gan")).stem == "lite_x4_psnr"
-    with pytest.raises(EsrganError, match="full_x4_gan.*--psnr-model"):
+    with pytest.raises(EsrganError, match=r"full_x4_gan.*--psnr-model"):
         library.partner(library.find_model("full_x4_gan"))
 
 
@@ -56,5 +56,5 @@ def test_a_users_model_is_listed_and_never_hides_a_shipped_one(shelf):
 
 
 def test_an_unknown_name_lists_what_there_is(shelf):
-    with pytest.raises(EsrganError, match="'nosuch'.*full_x4_gan, lite_x2_gan"):
+    with pytest.raises(EsrganError, match=r"'nosuch'.*full_x4_gan, lite_x2_gan"):
         library.find_model("nosuch")
