@@ -80,7 +80,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     if model == "bicubic":
-        return Bicubic(scale or 4), "bicubic"
+        return Bicubic(4 if scale is None else scale), "bicubic"
     path = find_model(model, scale=scale or 4, device=str(pick_device(running.device)))
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):

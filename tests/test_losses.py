@@ -1,0 +1,57 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from esrgan.losses import charbonnier, perceptual, pixel, relativistic
+
+
+def test_relativistic_equals_its_form_with_binary_cross_entropy():
+    real, fake = torch.randn(5, 1), torch.randn(5, 1)
+    above = F.binary_cross_entropy_with_logits(real - fake.mean(), torch.ones(5, 1))
+    below = F.binary_cross_entropy_with_logits(fake - real.mean(), torch.zeros(5, 1))
+    torch.testing.assert_close(relativistic(winner=real, loser=fake), (above + below) / 2)
+
+
+def test_relativistic_is_log_two_when_nobody_wins_and_falls_when_the_winner_wins():
+    even = relativistic(torch.zeros(4, 1), torch.zeros(4, 1))
+    assert even.item() == pytest.approx(0.6931, abs=1e-4)
+    assert relativistic(torch.full((4, 1), 3.0), torch.zeros(4, 1)) < even
+    assert relativistic(torch.full((4, 1), -3.0), torch.zeros(4, 1)) > even
+
+
+def test_relativistic_survives_logits_that_overflow_an_exponential():
+    loss = relativistic(torch.full((2, 1), -1e4), torch.full((2, 1), 1e4))
+    assert loss.item() == pytest.approx(2e4)
+
+
+def test_the_gradient_reaches_both_sides_of_the_relativistic_loss():
+    winner, loser = torch.zeros(3, 1, requires_grad=True), torch.zeros(3, 1, requires_grad=True)
+    relativistic(winner, loser).backward()
+    assert (winner.grad < 0).all()
+    assert (loser.grad > 0).all()
+
+
+def test_pixel_is_the_mean_absolute_difference_and_charbonnier_comes_close():
+    sr, hr = torch.tensor([0.0, 0.5]), torch.tensor([0.25, 0.25])
+    assert pixel(sr, hr).item() == 0.25
+    assert charbonnier(sr, hr).item() == pytest.approx(0.25, abs=1e-5)
+    assert charbonnier(hr, hr).item() == pytest.approx(1e-3)
+
+
+def test_perceptual_sums_the_layers_by_weight():
+    fake = {"conv1_2": torch.ones(1, 2, 2, 2), "conv5_4": torch.ones(1, 2, 1, 1)}
+    real = {"conv1_2": torch.full((1, 2, 2, 2), 3.0), "conv5_4": torch.full((1, 2, 1, 1), -4.0)}
+    assert perceptual(fake, real, {"conv5_4": 1.0}).item() == 5
+    assert perceptual(fake, real, {"conv1_2": 0.1, "conv5_4": 1.0}).item() == pytest.approx(5.2)
+
+
+def test_normalised_perceptual_divides_by_the_magnitude_of_the_real_features():
+    fake, real = {"conv5_4": torch.ones(1, 2, 1, 1)}, {"conv5_4": torch.full((1, 2, 1, 1), -4.0)}
+    assert perceptual(fake, real, {"conv5_4": 1.0}, normalise=True).item() == 1.25
+
+
+def test_no_gradient_flows_into_the_real_features():
+    fake, real = torch.ones(1, 1, 1, 1, requires_grad=True), torch.zeros(1, 1, 1, 1, requires_grad=True)
+    perceptual({"conv5_4": fake}, {"conv5_4": real}, {"conv5_4": 1.0}).backward()
+    assert fake.grad is not None
+    assert real.grad is None
