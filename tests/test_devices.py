@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from esrgan.devices import bf16_is_fast, pick_device, pick_precision
+from esrgan.errors import EsrganError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_device_that_works():
+    assert torch.ones(1, device=pick_device("auto")).item() == 1
+    assert pick_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_not_here_is_named_with_a_way_out(name):
+    with pytest.raises(EsrganError, match=f"'{name}'.*--device auto or cpu"):
+        pick_device(name)
+
+
+def test_a_precision_that_was_asked_for_is_taken():
+    assert pick_precision("fp32", CPU) == torch.float32
+    assert pick_precision("bf16", CPU, training=True) == torch.bfloat16
+    assert pick_precision("fp16", CPU) == torch.float16
+
+
+def test_auto_takes_bf16_on_a_cpu_only_where_it_is_fast():
+    assert pick_precision("auto", CPU) == (torch.bfloat16 if bf16_is_fast() else torch.float32)
+
+
+def test_training_in_fp16_and_unknown_precisions_are_refused():
+    with pytest.raises(EsrganError, match="overflows"):
+        pick_precision("fp16", CPU, training=True)
+    with pytest.raises(EsrganError, match="'fp8'"):
+        pick_precision("fp8", CPU)

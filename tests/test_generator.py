@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
+from esrgan.generator import RRDB, Generator, ResidualDenseBlock
+
+
+def tiny(start="identity", **changes):
+    return Generator(GeneratorConfig(**({"channels": 8, "growth": 4, "blocks": 1} | changes)), start=start)
+
+
+@pytest.mark.parametrize(("variant", "count"), [("classic", 16_697_987), ("subpixel", 16_910_277)])
+def test_the_default_network_has_the_published_number_of_parameters(variant, count):
+    with torch.device("meta"):
+        net = Generator(GeneratorConfig(variant=variant), start="paper")
+    assert sum(p.numel() for p in net.parameters()) == count
+
+
+def test_classic_parameters_have_basicsrs_names():
+    names = set(tiny().state_dict())
+    layers = ["conv_first", "body.0.rdb1.conv1", "body.0.rdb3.conv5", "conv_body", "conv_up1", "conv_up2", "conv_hr",
+              "conv_last"]  # fmt: skip
+    assert {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} <= names
+    assert len(names) == 2 * (3 * 5 + 6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scale"), [("classic", s) for s in (1, 2, 3, 4, 8)] + [("subpixel", s) for s in (2, 4, 8)]
+)
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_every_scale_enlarges_any_size(variant, scale, size):
+    net = tiny(variant=variant, scale=scale)
+    assert net.scale == scale
+    assert net(torch.rand(2, 3, *size)).shape == (2, 3, scale * size[0], scale * size[1])
+
+
+def test_residuals_are_scaled_at_both_levels():
+    x = torch.rand(1, 4, 6, 6)
+    block = ResidualDenseBlock(4, 2)
+    with torch.no_grad():
+        for layer in block.children():
+            layer.weight.zero_()
+            layer.bias.zero_()
+        block.conv5.bias.fill_(1)
+        torch.testing.assert_close(block(x), x + 0.2)
+        rrdb = RRDB(4, 2)
+        rrdb.rdb1 = rrdb.rdb2 = rrdb.rdb3 = block
+        torch.testing.assert_close(rrdb(x), x + 0.2 * (x + 0.6))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_the_identity_start_is_a_smooth_enlargement(scale):
+    torch.manual_seed(0)
+    small = torch.rand(1, 3, 3, 3)
+    lr = F.interpolate(small, size=(12, 12), mode="bicubic", align_corners=False).clamp(0, 1)
+    hr = F.interpolate(lr, scale_factor=scale, mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        sr = tiny(channels=32, growth=16, scale=scale)(lr)
+    inner = slice(2 * scale, -2 * scale)
+    assert (sr - hr)[..., inner, inner].abs().mean() < 0.05
+
+
+def test_the_papers_start_is_small_and_without_bias():
+    net = tiny("paper", channels=64, growth=32)
+    conv = net.body[0].rdb1.conv1
+    fan_in = conv.weight[0].numel()
+    assert conv.weight.std().item() == pytest.approx(0.1 * (2 / fan_in) ** 0.5, rel=0.05)
+    assert conv.bias.abs().max() == 0
+
+
+def test_the_subpixel_network_stays_between_black_and_white():
+    net = tiny(variant="subpixel")
+    with torch.no_grad():
+        net.conv_last.weight.mul_(1e4)
+        sr = net(torch.rand(1, 3, 8, 8))
+    assert sr.min() >= 0
+    assert sr.max() <= 1
+
+
+def test_the_identity_start_needs_three_channels():
+    with pytest.raises(EsrganError, match="at least 3 channels"):
+        tiny(channels=2)
+    tiny("paper", channels=2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"), [({"scale": 5}, "5"), ({"variant": "modern"}, "modern"), ({"blocks": 0}, "blocks is 0")]
+)
+def test_a_shape_that_does_not_exist_is_refused_with_its_value(bad, named):
+    with pytest.raises(EsrganError, match=named):
+        GeneratorConfig(**bad)
