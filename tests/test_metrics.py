@@ -142,9 +142,7 @@ def grid(kind, rows, columns):
 )
 def test_a_faint_grid_shows_in_flat_areas(kind, period):
     hr = read_rgb(SAMPLES / "osprey.png")[None, :, :256, :256]
-    values = [
-        grid_energy(hr + level / 255 * grid(kind, 256, 256), hr, period=period).item() for level in (0, 1, 2, 3)
-    ]
+    values = [grid_energy(hr + level / 255 * grid(kind, 256, 256), hr, period=period).item() for level in (0, 1, 2, 3)]
     assert values[0] == 1
     assert values == sorted(values)
     assert values[1] > 1.4

@@ -39,9 +39,9 @@ def test_features_are_those_before_the_activation(early):
 def test_the_image_is_normalised_as_imagenet_was(early):
     state = torch.load(early, weights_only=True)
     image = torch.rand(2, 3, 8, 8)
-    normalised = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    ).view(3, 1, 1)
+    normalised = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+        3, 1, 1
+    )
     wanted = torch.conv2d(normalised, state["features.0.weight"], state["features.0.bias"], padding=1)
     torch.testing.assert_close(VGGFeatures(early, layers=["conv1_1"])(image)["conv1_1"], wanted)
 
