@@ -84,6 +84,24 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainOptim(OptimConfig):
+    """The paper's stage 1."""
+
+    milestones: tuple[int, ...] = (200_000, 400_000, 600_000, 800_000)
+    """Steps after which the learning rate halves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptim(OptimConfig):
+    """The paper's stage 2."""
+
+    learning_rate: float = 1e-4
+    """At its highest."""
+    milestones: tuple[int, ...] = (50_000, 100_000, 200_000, 300_000)
+    """Steps after which the learning rate halves."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """How much each term of the generator's loss counts in GAN training; the defaults are the paper's."""
 
@@ -113,7 +131,7 @@ class DiscriminatorConfig:
 class RunConfig:
     """What both stages share."""
 
-    images: tuple[Path, ...] = ()
+    images: tuple[Path, ...]
     """Training pictures: folders (searched recursively), files, or .txt lists of paths."""
     val: tuple[Path, ...] = ()
     """Validation pictures, HR, or a benchmark folder with HR and LR; none = no validation."""
@@ -168,7 +186,7 @@ class PretrainConfig(RunConfig):
     """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
     init: Path | None = None
     """Model file to begin from; every weight of the same name and shape is taken. none = from scratch."""
-    optim: OptimConfig = OptimConfig(milestones=(200_000, 400_000, 600_000, 800_000))
+    optim: PretrainOptim = PretrainOptim()
     """How weights move."""
 
     def __post_init__(self) -> None:
@@ -188,7 +206,7 @@ class TrainConfig(RunConfig):
     """The generator's loss."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The critic."""
-    optim: OptimConfig = OptimConfig(learning_rate=1e-4, milestones=(50_000, 100_000, 200_000, 300_000))
+    optim: TrainOptim = TrainOptim()
     """How the weights of both networks move."""
     psnr_floor: float = 0.0
     """The best model is the one of lowest LPIPS among those whose PSNR-Y reaches this."""

@@ -1,0 +1,70 @@
+"""The verbs ``pretrain``, ``train`` and ``data check``."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict
+
+from esrgan.config import PretrainConfig, TrainConfig
+from esrgan.errors import EsrganError
+
+
+def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill what the command line leaves open from the file that ``--config`` names."""
+    tokens = [token for argument in arguments.filter_by(keys_prefix=()) if "--config" in argument.names
+              for token in argument.tokens]  # fmt: skip
+    if tokens:
+        path = Path(tokens[-1].value)
+        Dict(_read_toml(path), source=str(path))(app, (), arguments)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EsrganError(f"cannot read the options in {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+File = Annotated[Path | None, Parameter(name="--config")]
+
+Lists = Parameter(consume_multiple=True, negative=())  # --images A B C, and no --empty-images
+
+pretrain_command = App(name="pretrain", config=(from_toml,), default_parameter=Lists, result_action="return_value")
+train_command = App(name="train", config=(from_toml,), default_parameter=Lists, result_action="return_value")
+
+
+@pretrain_command.default
+def _pretrain(
+    *,
+    config_file: File = None,  # noqa: ARG001 - read by ``from_toml``
+    config: Annotated[PretrainConfig, Parameter(name="*")],
+) -> None:
+    """Stage 1: train a generator with L1. The same command again resumes an interrupted run.
+
+    Args:
+        config_file: TOML file of options; what is also on the command line counts from there.
+        config: The run.
+    """
+    from esrgan.stages import pretrain  # noqa: PLC0415 - torch
+
+    print(pretrain(config))
+
+
+@train_command.default
+def _train(
+    *,
+    config_file: File = None,  # noqa: ARG001 - read by ``from_toml``
+    config: Annotated[TrainConfig, Parameter(name="*")],
+) -> None:
+    """Stage 2: GAN training from a stage-1 model. The same command again resumes an interrupted run.
+
+    Args:
+        config_file: TOML file of options; what is also on the command line counts from there.
+        config: The run.
+    """
+    from esrgan.stages import train  # noqa: PLC0415 - torch
+
+    print(train(config))
