@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.picture_reader import LIMIT_PIXELS, SUFFIXES, Picture, explained, open_picture, reason
+from esrgan.picture_reader import LIMIT_PIXELS, SUFFIXES, Picture, explained, name_of, open_picture, reason
 
 
 def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
@@ -23,8 +23,12 @@ def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
     Raises:
         EsrganError: Not a readable, undamaged picture.
     """
-    picture = open_picture(path, limit_pixels=limit_pixels)
-    with explained(path.name):
+    return to_rgb(open_picture(path, limit_pixels=limit_pixels), name_of(path))
+
+
+def to_rgb(picture: Picture, name: str = "the picture") -> Tensor:
+    """The pixels of an opened picture, as of ``read_rgb``."""
+    with explained(name):
         rgb = _flat_rgb(picture).numpy()
     largest = 65535 if rgb.dtype == np.uint16 else 255
     return torch.from_numpy(rgb.astype(np.float32) / largest).permute(2, 0, 1).contiguous()
@@ -33,7 +37,7 @@ def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
 def read_bytes8(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
     """Read a picture as ``read_rgb`` does, rounded to 8 bits: (H, W, 3) uint8."""
     picture = open_picture(path, limit_pixels=limit_pixels)
-    with explained(path.name):
+    with explained(name_of(path)):
         rgb = _flat_rgb(picture)
         if rgb.format == "ushort":
             rgb = (rgb / 257).rint().cast("uchar")

@@ -3,6 +3,7 @@
 The only modules that know libvips are this one, ``picture_writer`` and ``images``.
 """
 
+import io
 import logging
 import os
 import stat
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyvips
+from numpy.typing import NDArray
 
 from esrgan.errors import EsrganError
 
@@ -69,6 +72,10 @@ class Picture:
     """The file's own: png, jpeg, webp, tiff, gif, avif, heic, jxl or jp2."""
     frames: int
     """1 unless it is animated or has several pages of one size."""
+    depth: int = 8
+    """Bits that the file keeps of each band."""
+    lossless: bool = False
+    """Whether it is a WebP without loss."""
     notes: tuple[str, ...] = ()
     """What of the file is not in ``image``, in words."""
 
@@ -91,6 +98,37 @@ class Picture:
     def bits(self) -> int:
         """8 or 16 in each band."""
         return 16 if self.image.format == "ushort" else 8
+
+
+class RowReader:
+    """Reads rows from the top, remembering the last ones, so that a sequential decoder is never asked back."""
+
+    def __init__(self, picture: Picture, name: str) -> None:
+        self._region = pyvips.Region.new(picture.image)
+        self._name = name
+        self._held = np.empty((0, picture.width, picture.image.bands), np.uint16 if picture.bits == 16 else np.uint8)
+        self._first = 0  # the row that ``_held`` begins with
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``, counted over all frames, as (rows, W, bands); ``start`` must never go down.
+
+        Raises:
+            EsrganError: The file is damaged there.
+        """
+        self._held, self._first = self._held[start - self._first :], start
+        missing = stop - start - len(self._held)
+        if missing > 0:
+            with explained(self._name):
+                data = self._region.fetch(0, stop - missing, self._held.shape[1], missing)
+            new = np.frombuffer(data, self._held.dtype).reshape(missing, *self._held.shape[1:])
+            self._held = np.concatenate((self._held, new))
+        return self._held[: stop - start]
+
+
+def name_of(source: Path | bytes) -> str:
+    """What to call a picture in a message of one line, whatever its file is named."""
+    name = str(source) if isinstance(source, Path) else "the picture"
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 @contextmanager
@@ -124,7 +162,7 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
         EsrganError: Not there, not a file, not a picture, too large, of a kind that is not supported, or damaged.
             Damage further on shows when the rows are read.
     """
-    name = source.name if isinstance(source, Path) else "the picture"
+    name = name_of(source)
     with explained(name):
         stream, kind = _stream(source, name)
         image, notes = _load(stream, kind, {})
@@ -140,29 +178,49 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
                 f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit_pixels}, as in a"
                 " decompression bomb; raise --limit-pixels if the picture is meant to be so large"
             )
-        turned = image.get_typeof("orientation") and image.get("orientation") != 1
-        if whole or (turned and frames == 1):
+        turned = frames == 1 and image.get_typeof("orientation") and image.get("orientation") != 1
+        if whole or turned:
             stream, _ = _stream(source, name)
             image, _ = _load(stream, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
-        return Picture(image=shown(image, frames, name), format=kind, frames=frames, notes=notes)
+        depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
+        lossless = kind == "webp" and _lossless_webp(source)
+        image = shown(image, frames, name)
+        return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=lossless, notes=notes)
+
+
+def _lossless_webp(source: Path | bytes) -> bool:
+    """Whether the first frame of a WebP is coded without loss."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        file.seek(12)
+        while len(header := file.read(8)) == 8:
+            if header[:4] in (b"VP8 ", b"VP8L"):
+                return header[:4] == b"VP8L"
+            length = int.from_bytes(header[4:], "little")
+            file.seek(16 if header[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # a frame holds chunks too
+    return False
 
 
 def _stream(source: Path | bytes, name: str) -> tuple[pyvips.Source, str]:
     if isinstance(source, bytes):
         stream, head = pyvips.Source.new_from_memory(source), source[:32]
     else:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)  # opening a FIFO would wait for a writer
+        mode = source.stat().st_mode  # before it is opened: a FIFO would wait for a writer
+        if not stat.S_ISREG(mode):
+            raise EsrganError(
+                f"{name}: not a file but a {'folder' if stat.S_ISDIR(mode) else 'device, pipe or socket'}"
+            )
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise EsrganError(f"{name}: not a file but a {'folder' if stat.S_ISDIR(mode) else 'device or pipe'}")
-            head = os.pread(descriptor, 32, 0)
+            head = os.read(descriptor, 32)
+            os.lseek(descriptor, 0, os.SEEK_SET)
             stream = pyvips.Source.new_from_descriptor(descriptor)  # which duplicates it
         finally:
             os.close(descriptor)
     kind = sniff(head)
+    if not head:
+        raise EsrganError(f"{name}: an empty file")
     if kind is None:
-        raise EsrganError(f"{name}: {'an empty file' if not head else 'not a picture of a known format'}")
+        raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, AVIF)")
     if not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
         raise EsrganError(f"{name}: the libvips on this machine cannot read {kind.upper()} files")
     return stream, kind
@@ -189,11 +247,11 @@ def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
     if frames == 1:
         image = image.autorot()
     deep = image.format not in ("uchar", "char")
-    if image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
-        if image.interpretation == "cmyk" or image.get_typeof("icc-profile-data"):
-            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
-        else:
-            image = image.colourspace("rgb16" if deep else "srgb")
+    if image.interpretation == "cmyk":
+        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
+    elif image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
+        image = image.colourspace("rgb16" if deep else "srgb").copy()
+        image.remove("icc-profile-data")  # it described the other space
     if image.format == "uint":
         image = (image / 65537).rint().cast("ushort")
     elif image.format in ("float", "double"):

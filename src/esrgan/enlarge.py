@@ -1,0 +1,202 @@
+"""Pixels in, more pixels out, a band of rows at a time: grey, colour, transparency, any size, the result checked.
+
+Memory holds a band of rows, never the picture.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.resize import _taps as taps
+from esrgan.resize import resize
+from esrgan.tiling import Span, spans
+from esrgan.upscaler import LARGEST_SHIFT, Upscaler
+
+Transparency = Literal["network", "bicubic"]
+Rows = NDArray[Any]
+"""(rows, W, bands) of uint8, uint16, or float32 in [0, 1]; bands: grey, grey + alpha, RGB, RGB + alpha."""
+
+FILL = 8  # LR pixels that colours spread into what is transparent
+CHUNK = 64  # rows resized at a time
+REACH = 2  # LR pixels around an enlarged pixel that bound its opacity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """A picture to enlarge, given by the row."""
+
+    height: int
+    width: int
+    bands: int
+    dtype: type[np.uint8 | np.uint16 | np.float32]
+    read: Callable[[int, int], Rows]
+    """Rows ``start`` to ``stop``; called with rising starts, each call reaching back over some rows of the last."""
+
+
+class Balance:
+    """The mean colour of what can be seen, before and after."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, 4, dtype=torch.float64)  # before, after; three colours, and how much was seen
+
+    def add(self, lr: Tensor, sr: Tensor) -> None:
+        """Count the kept part of a tile, (bands, h, w) each."""
+        for row, image in zip(self._sums, (lr, sr), strict=True):
+            colour, alpha = split(image)
+            seen = torch.ones_like(colour[:1]) if alpha is None else alpha
+            row[:3] += (colour * seen).sum((-2, -1), dtype=torch.float64).cpu()
+            row[3] += seen.sum(dtype=torch.float64).cpu()
+
+    def check(self) -> None:
+        """Raise where the mean colour moved by more than two levels."""
+        if self._sums[:, 3].min() == 0:  # nothing can be seen
+            return
+        before, after = self._sums[:, :3] / self._sums[:, 3:]
+        shift = float((before - after).abs().max())
+        if not shift <= LARGEST_SHIFT:
+            raise EsrganError(
+                f"the mean colour moved by {shift * 255:.1f} of 255 levels, also in fp32: not written;"
+                " the model does not suit this picture"
+            )
+
+
+def enlarged(
+    upscaler: Upscaler, pixels: Pixels, *, size: tuple[int, int] | None = None, transparency: Transparency = "network"
+) -> Iterator[Rows]:
+    """Enlarge a picture by the network, then, where ``size`` differs from that, by MATLAB-style bicubic.
+
+    Args:
+        upscaler: The network.
+        pixels: The picture.
+        size: Rows and columns of the result; none = ``scale`` times the picture's.
+        transparency: How alpha is enlarged: by the network as a grey picture, or bicubic.
+
+    Yields:
+        Bands of rows from the top, in the picture's type.
+
+    Raises:
+        EsrganError: At the latest after the last band, where the result cannot be right.
+    """
+    whole = (pixels.height * upscaler.scale, pixels.width * upscaler.scale)
+    size = size or whole
+    balance = Balance()
+    inner = pixels.dtype if size == whole else np.float32 if pixels.dtype == np.float32 else np.uint16
+    bands = (
+        _band(upscaler, pixels, rows, inner, transparency, balance)
+        for rows in spans(pixels.height, upscaler.tile, upscaler.overlap)
+    )
+    yield from bands if size == whole else resized(bands, whole, size, pixels.dtype)
+    balance.check()
+
+
+def _band(
+    upscaler: Upscaler, pixels: Pixels, rows: Span, dtype: type, transparency: Transparency, balance: Balance
+) -> Rows:
+    scale = upscaler.scale
+    lr = pixels.read(rows.read_start, rows.read_stop)
+    out: Rows = np.empty(((rows.stop - rows.start) * scale, pixels.width * scale, pixels.bands), dtype)
+    for columns in spans(pixels.width, upscaler.tile, upscaler.overlap):
+        tile = as_tensor(lr[:, columns.read]).to(upscaler.device)
+        sr = enlarge_tile(upscaler, tile, exact=pixels.dtype != np.uint8, transparency=transparency)
+        sr = sr[:, rows.kept(scale), columns.kept(scale)]
+        balance.add(tile[:, rows.kept(1), columns.kept(1)], sr)
+        out[:, columns.placed(scale)] = as_rows(sr, dtype)
+    return out
+
+
+def enlarge_tile(upscaler: Upscaler, tile: Tensor, *, exact: bool, transparency: Transparency) -> Tensor:
+    """Enlarge one tile, (bands, h, w) in [0, 1] -> (bands, scale * h, scale * w).
+
+    Grey goes through the network as three equal channels, whose mean is the result. Colours are first spread into what
+    is transparent, so that what nobody sees does not bleed into the edges. Opacity stays within that of the LR pixels
+    nearby: what is opaque or transparent in the picture is so in the result, exactly.
+    """
+    colour, alpha = split(tile)
+    if alpha is None:
+        return _rgb(upscaler, colour, exact)
+    colour = _rgb(upscaler, spread(colour, alpha), exact)
+    size = (colour.shape[-2], colour.shape[-1])
+    low, high = -_highest(-alpha, size), _highest(alpha, size)
+    if torch.equal(low, high):
+        return torch.cat((colour, low))
+    big = resize(alpha, size=size) if transparency == "bicubic" else _rgb(upscaler, alpha, exact)
+    return torch.cat((colour, big.clamp(low, high)))
+
+
+def _rgb(upscaler: Upscaler, colour: Tensor, exact: bool) -> Tensor:
+    sr = upscaler.piece(colour.expand(3, -1, -1)[None], exact=exact)[0]
+    return sr if len(colour) == 3 else sr.mean(0, keepdim=True)
+
+
+def _highest(alpha: Tensor, size: tuple[int, int]) -> Tensor:
+    around = F.max_pool2d(alpha[None], 2 * REACH + 1, stride=1, padding=REACH)
+    return F.interpolate(around, size=size, mode="nearest")[0]
+
+
+def split(image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colour (1 or 3 bands) and, of 2 or 4 bands, alpha."""
+    return (image, None) if len(image) in (1, 3) else (image[:-1], image[-1:])
+
+
+def spread(colour: Tensor, alpha: Tensor) -> Tensor:
+    """Give fully transparent pixels the mean colour of what is seen next to them, ring by ring."""
+    known = (alpha > 0).to(colour.dtype)
+    if known.all() or not known.any():
+        return colour
+    colour = colour * known
+    for _ in range(FILL):
+        share = F.avg_pool2d(known[None], 3, stride=1, padding=1)[0]
+        mean = F.avg_pool2d(colour[None], 3, stride=1, padding=1)[0] / share.clamp(min=1e-6)
+        colour = torch.where(known > 0, colour, mean)
+        known = (share > 0).to(colour.dtype)
+    mean = (colour * known).sum((-2, -1), keepdim=True) / known.sum()
+    return torch.where(known > 0, colour, mean)
+
+
+def as_tensor(rows: Rows) -> Tensor:
+    """(h, w, bands) of any type -> (bands, h, w) float32 in [0, 1]."""
+    largest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(rows.dtype, 1)
+    return torch.from_numpy(np.ascontiguousarray(rows.transpose(2, 0, 1), dtype=np.float32)) / largest
+
+
+def as_rows(image: Tensor, dtype: type) -> Rows:
+    """(bands, h, w) in [0, 1] -> (h, w, bands) of ``dtype``; integers rounded, not truncated."""
+    if dtype == np.float32:
+        return image.permute(1, 2, 0).cpu().numpy()
+    largest, kind = (255, torch.uint8) if dtype == np.uint8 else (65535, torch.int32)
+    levels = (image * largest).round().clamp(0, largest).to(kind)
+    return levels.permute(1, 2, 0).cpu().numpy().astype(dtype, copy=False)
+
+
+def resized(bands: Iterable[Rows], old: tuple[int, int], new: tuple[int, int], dtype: type) -> Iterator[Rows]:
+    """Resize a picture that comes in bands of rows, by the same arithmetic as ``resize``.
+
+    Args:
+        bands: From the top, (rows, old width, channels), in any type.
+        old: Rows and columns that come.
+        new: Rows and columns wanted.
+        dtype: Type of what is given.
+    """
+    index, weights = taps(old[0], new[0], new[0] / old[0], "replicate")
+    first, last = index.amin(1), index.amax(1)
+    held, top, done = torch.empty(0), 0, 0  # the rows from ``top`` on, (channels, rows, new width); rows given
+    for part in (band[i : i + CHUNK] for band in bands for i in range(0, len(band), CHUNK)):
+        wide = resize(as_tensor(part), size=(part.shape[0], new[1]))
+        held = torch.cat((held, wide), 1) if held.numel() else wide
+        ready = int((last < top + held.shape[1]).sum())
+        for start in range(done, ready, CHUNK):
+            stop = min(start + CHUNK, ready)
+            out = held.new_zeros(held.shape[0], stop - start, new[1])
+            for tap in range(index.shape[1]):
+                out += held[:, index[start:stop, tap] - top] * weights[start:stop, tap, None].float()
+            yield as_rows(out.clamp(0, 1), dtype)
+        done = ready
+        keep = int(first[done:].min()) if done < new[0] else top + held.shape[1]
+        held, top = held[:, max(keep - top, 0) :], max(keep, top)

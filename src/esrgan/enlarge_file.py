@@ -1,0 +1,115 @@
+"""One picture file to a larger one, everything about it kept except its size."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from esrgan.enlarge import Pixels, Rows, Transparency, enlarged
+from esrgan.errors import EsrganError
+from esrgan.picture_reader import Picture, RowReader
+from esrgan.picture_writer import Format, write_rows
+from esrgan.upscaler import Upscaler
+
+LEAST_SHARE = 0.1  # of its raw size that a picture is expected to take on the disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enlargement:
+    """How much larger a picture becomes, and how."""
+
+    scale: float | None = None
+    """Times the picture's size; none = the network's own scale."""
+    width: int | None = None
+    """Of the result, in pixels; alone, the height follows."""
+    height: int | None = None
+    """Of the result, in pixels; alone, the width follows."""
+    megapixels: float | None = None
+    """Of the result, in millions."""
+    transparency: Transparency = "network"
+    """How alpha is enlarged."""
+
+    def __post_init__(self) -> None:
+        given = [self.scale is not None, self.width is not None or self.height is not None, self.megapixels is not None]
+        if sum(given) > 1:
+            raise EsrganError("give one of scale, width and height, or megapixels, not several")
+        for name in ("scale", "width", "height", "megapixels"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise EsrganError(f"{name} is {value}; it must be above 0")
+
+    def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
+        """Rows and columns of the result for a picture of ``height`` x ``width``."""
+        if self.width and self.height:
+            return self.height, self.width
+        factor = self.scale or network_scale
+        if self.width:
+            factor = self.width / width
+        elif self.height:
+            factor = self.height / height
+        elif self.megapixels:
+            factor = math.sqrt(self.megapixels * 1e6 / (height * width))
+        return self.height or max(1, round(height * factor)), self.width or max(1, round(width * factor))
+
+
+def write_enlarged(
+    upscaler: Upscaler,
+    picture: Picture,
+    descriptor: int,
+    *,
+    name: str,
+    form: Format,
+    how: Enlargement,
+    on_rows: Callable[[int, int], object] | None = None,
+) -> None:
+    """Enlarge an opened picture into an open, empty file.
+
+    Args:
+        upscaler: The network.
+        picture: From ``open_picture``.
+        descriptor: Open for reading and writing.
+        name: The picture's, for messages.
+        form: Format to write.
+        how: How large.
+        on_rows: Told after every band: rows written, rows in all.
+
+    Raises:
+        EsrganError: A damaged picture, a result that cannot be right, a disk that is full.
+    """
+    size = how.size(picture.height, picture.width, upscaler.scale)
+    _check_room(descriptor, size[0] * size[1] * picture.frames * picture.image.bands * picture.bits // 8)
+    reader = RowReader(picture, name)
+
+    def rows() -> Iterator[Rows]:
+        done = 0
+        for frame in range(picture.frames):
+            for band in enlarged(upscaler, _frame(reader, picture, frame), size=size, transparency=how.transparency):
+                yield band
+                done += len(band)
+                if on_rows:
+                    on_rows(done, size[0] * picture.frames)
+
+    write_rows(rows(), descriptor, form=form, size=size, like=picture)
+
+
+def _frame(reader: RowReader, picture: Picture, number: int) -> Pixels:
+    top = number * picture.height
+    return Pixels(
+        height=picture.height,
+        width=picture.width,
+        bands=picture.image.bands,
+        dtype=np.uint16 if picture.bits == 16 else np.uint8,
+        read=lambda start, stop: reader.read(top + start, top + stop),
+    )
+
+
+def _check_room(descriptor: int, raw_bytes: int) -> None:
+    free = shutil.disk_usage(descriptor).free
+    if raw_bytes * LEAST_SHARE > free:
+        raise EsrganError(
+            f"the result has {raw_bytes / 1e9:.1f} GB of pixels and its disk {free / 1e9:.1f} GB free:"
+            f" {os.strerror(28)}; free some or choose another --out"
+        )

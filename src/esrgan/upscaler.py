@@ -1,0 +1,175 @@
+"""Enlarging with a network: tiles, precision, memory, and checks that no wrong picture comes out."""
+
+import copy
+import logging
+import threading
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from esrgan.devices import Precision, pick_device, pick_precision
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+from esrgan.model_file import load_model
+from esrgan.tiling import spans, tiled
+
+OVERLAP = 16
+"""LR pixels read around a tile."""
+SMALLEST_TILE = 48
+"""Below this, running out of memory is final."""
+SMALL = 16
+"""Sides below this are framed with copies of the edge before the network sees them."""
+FRAME = 16
+LEVEL = 1 / 255
+LARGEST_SHIFT = 2 * LEVEL
+"""How far the mean colour of a picture may move before it is taken for a fault."""
+
+log = logging.getLogger("esrgan")
+
+
+class Upscaler:
+    """A network ready to enlarge pictures; keeps nothing of a picture between calls, so threads may share one.
+
+    Args:
+        model: A network, a model file, the name of a shipped model, or none for the default one.
+        device: Where it runs: auto, cpu, cuda, cuda:1, mps.
+        precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
+        tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
+        overlap: LR pixels read around every tile.
+
+    Raises:
+        EsrganError: An unknown device or precision, a model that cannot be read, a tile too small for the overlap.
+    """
+
+    def __init__(
+        self,
+        model: Generator | str | Path | None = None,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        tile: int | None = None,
+        overlap: int = OVERLAP,
+    ) -> None:
+        self.device = pick_device(device)
+        self.dtype = pick_precision(precision, self.device)
+        self.tile = tile or max(512 if self.device.type == "cuda" else 256, 3 * overlap)
+        self.overlap = overlap
+        spans(1, self.tile, overlap)  # raises where they do not go together
+        if not isinstance(model, Generator):
+            from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
+
+            model = load_model(find_model(model, scale=4, device=str(self.device)))
+        self.scale = model.scale
+        self._model = model
+        self._networks: dict[torch.dtype, Generator] = {}
+        self._lock = threading.Lock()
+        self._said_small_tiles = False
+
+    @property
+    def provenance(self) -> str:
+        """Where and how it runs, in a few words."""
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}, tiles of {self.tile}, overlap {self.overlap}"
+
+    def __call__(self, image: Tensor, *, exact: bool = False) -> Tensor:
+        """Enlarge RGB pictures in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W) float32, on the same device.
+
+        Args:
+            image: Of any size from 1 x 1.
+            exact: Compute in fp32 whatever the precision: for pictures of more than 8 bits.
+
+        Raises:
+            EsrganError: Not such pictures, values that are not finite in or out, or too little memory.
+        """
+        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
+            raise EsrganError(f"pictures must be float tensors (N, 3, H, W), not {image.dtype} {tuple(image.shape)}")
+        if not torch.isfinite(image).all():
+            raise EsrganError("the picture has values that are not finite")
+        image = image.float()
+        return tiled(
+            lambda piece: self.piece(piece, exact=exact), image, scale=self.scale, tile=self.tile, overlap=self.overlap
+        )
+
+    def piece(self, lr: Tensor, *, exact: bool = False) -> Tensor:
+        """Enlarge one tile, (N, 3, h, w) in [0, 1], and check it; a failure in 16 bits is redone in fp32.
+
+        Raises:
+            EsrganError: The network gives values that are not finite, or one colour for a tile of several.
+        """
+        height, width = lr.shape[-2:]
+        if min(height, width) < SMALL:
+            sr = self.piece(_framed(lr), exact=exact)
+            top, left = (FRAME * self.scale if side < SMALL else 0 for side in (height, width))
+            return sr[..., top : top + height * self.scale, left : left + width * self.scale]
+        lr = lr.to(self.device)
+        fault = None
+        for dtype in dict.fromkeys((torch.float32 if exact else self.dtype, torch.float32)):
+            sr = self._in_memory(lr, dtype, max(lr.shape[-2:]))
+            fault = _fault(lr, sr)
+            if fault is None and (dtype == torch.float32 or _shift(lr, sr) <= LARGEST_SHIFT):
+                return sr
+        if fault is not None:
+            raise EsrganError(f"the network gives {fault}, also in fp32: the model is broken or not for such pictures")
+        return sr
+
+    def _in_memory(self, lr: Tensor, dtype: torch.dtype, tile: int) -> Tensor:
+        """Run the network; where memory runs out, in ever smaller tiles."""
+        try:
+            return self._run(lr, dtype)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        tile //= 2
+        overlap = min(self.overlap, tile // 4)
+        if tile < SMALLEST_TILE:
+            raise EsrganError(
+                f"out of memory on {self.device} even with tiles of {2 * tile} pixels;"
+                " free some, use a smaller model, or --device cpu"
+            )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not self._said_small_tiles:
+            self._said_small_tiles = True
+            log.warning("out of memory on %s: going on with tiles of %d pixels (--tile sets it)", self.device, tile)
+        return tiled(lambda part: self._in_memory(part, dtype, tile), lr, scale=self.scale, tile=tile, overlap=overlap)
+
+    def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
+        with torch.inference_mode():
+            sr: Tensor = self._network(dtype)(lr.to(dtype, memory_format=torch.channels_last))
+        return sr.float().clamp(0, 1)  # out here, so that it is an ordinary tensor
+
+    def _network(self, dtype: torch.dtype) -> Generator:
+        with self._lock:
+            if dtype not in self._networks:
+                network = copy.deepcopy(self._model).requires_grad_(False).eval()
+                self._networks[dtype] = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return self._networks[dtype]
+
+
+def _framed(lr: Tensor) -> Tensor:
+    """A small tile with its edge pixels repeated around it: networks do not know pictures that are all border."""
+    height, width = lr.shape[-2:]
+    frame = [FRAME * (side < SMALL) for side in (width, width, height, height)]
+    return F.pad(lr, frame, mode="replicate")
+
+
+def _fault(lr: Tensor, sr: Tensor) -> str | None:
+    if not torch.isfinite(sr).all():
+        return "values that are not finite"
+    if _range(sr) < LEVEL / 2 and _range(lr) > 8 * LEVEL:
+        return "one colour for a tile of several"
+    return None
+
+
+def _range(image: Tensor) -> float:
+    return float((image.amax((-2, -1)) - image.amin((-2, -1))).max())
+
+
+def _shift(lr: Tensor, sr: Tensor) -> float:
+    return float((lr.mean((-2, -1)) - sr.mean((-2, -1))).abs().max())
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
