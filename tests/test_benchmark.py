@@ -50,7 +50,7 @@ def offline(tmp_path, monkeypatch):
         ("HR/a.png", "LR/a.png"),
         ("HR/a.png", "LR_bicubic/X4/ax4.png"),
         ("HR/x4/a.png", "LR/x4/a.png"),
-        ("GT/a.png", "LRbicx4/a.png"),
+        ("GTmod12/a.png", "LRbicx4/a.png"),
         ("HR/img_001_HR.png", "LR/img_001_LR.png"),
         ("HR/a.png", "LR/a_x4.webp"),
         ("hr/A.PNG", "lr/a.png"),

@@ -12,7 +12,7 @@ from esrgan.picture_reader import open_picture
 from esrgan.resize import make_lr, quantise
 
 SMALLEST = 32  # pixels of HR height and width, below which LPIPS and the grid have no meaning
-HR_FOLDERS = ("hr", "gt", "original")
+HR_FOLDERS = ("hr", "gt", "gtmod12", "original")
 
 
 class Pair(NamedTuple):
@@ -35,7 +35,7 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     """The pairs of a dataset, by name.
 
     Args:
-        folder: Holds ``HR`` (or ``GT``), itself or in ``xN``, and perhaps beside it ``LR``, ``LR_bicubic`` or
+        folder: Holds ``HR`` (``GT``, ``GTmod12``), itself or in ``xN``, and perhaps beside it ``LR``, ``LR_bicubic`` or
             ``LRbicxN`` with the LR pictures, themselves or in ``xN``; or is a plain folder, file or ``.txt`` list of HR
             pictures. Upper and lower case are alike, and an LR name may end in ``xN``.
         scale: N, the enlargement.
