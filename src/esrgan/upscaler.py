@@ -68,9 +68,10 @@ class Upscaler:
         self._said_small_tiles = False
 
     @property
-    def provenance(self) -> str:
-        """Where and how it runs, in a few words."""
-        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}, tiles of {self.tile}, overlap {self.overlap}"
+    def about(self) -> str:
+        """What it does, where and how, in a few words."""
+        arithmetic = str(self.dtype).removeprefix("torch.")
+        return f"x{self.scale} on {self.device} in {arithmetic}, tiles of {self.tile}, overlap {self.overlap}"
 
     def __call__(self, image: Tensor, *, exact: bool = False) -> Tensor:
         """Enlarge RGB pictures in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W) float32, on the same device.

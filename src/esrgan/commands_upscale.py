@@ -1,0 +1,201 @@
+"""The verb ``upscale``."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter, validators
+
+if TYPE_CHECKING:  # these import torch
+    from esrgan.folders import Job, Outcome, Plan
+    from esrgan.upscale_run import Runner
+    from esrgan.upscaler import Upscaler
+
+SIZE = Group("Size", validator=None, sort_key=1)
+MODEL = Group("Model", sort_key=2)
+FILES = Group("Files", sort_key=3)
+SPEED = Group("Speed and memory", sort_key=4)
+
+Positive = validators.Number(gt=0)
+
+
+def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
+    inputs: Annotated[list[Path], Parameter(name="INPUTS", negative=())],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    scale: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
+    width: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
+    height: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
+    megapixels: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
+    transparency: Annotated[Literal["network", "bicubic"], Parameter(group=SIZE)] = "network",
+    model: Annotated[str | None, Parameter(group=MODEL)] = None,
+    alpha: Annotated[float | None, Parameter(group=MODEL)] = None,
+    psnr_model: Annotated[str | None, Parameter(group=MODEL)] = None,
+    format_: Annotated[str | None, Parameter(name="--format", group=FILES)] = None,
+    name: Annotated[str, Parameter(group=FILES)] = "{stem}_x{scale}",
+    overwrite: Annotated[bool, Parameter(group=FILES, negative=())] = False,
+    compare: Annotated[bool, Parameter(group=FILES, negative=())] = False,
+    json: Annotated[Path | None, Parameter(group=FILES)] = None,
+    limit_pixels: Annotated[int, Parameter(group=FILES, validator=Positive)] = 300_000_000,
+    device: Annotated[str, Parameter(group=SPEED)] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=SPEED)] = "auto",
+    tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
+    overlap: Annotated[int, Parameter(group=SPEED)] = 16,
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
+) -> int:
+    """Enlarge pictures; everything about them but the size stays: profile, EXIF, 16 bits, transparency, frames.
+
+    The same command again continues where it stopped: what is done, by the same model and options, is skipped.
+
+    Args:
+        inputs: Pictures, folders (searched recursively), .txt lists of them, or - for standard input.
+        out: Folder for the results; or, for one picture, a file; or - for standard output. Folders are mirrored in it.
+            ["upscaled", or - where the input is -]
+        scale: Times the size, such as 4, 2 or 1.5; where the network's own scale differs, bicubic does the rest.
+            [the network's own]
+        width: Of the result, in pixels; alone, the height follows.
+        height: Of the result, in pixels; alone, the width follows.
+        megapixels: Of the result, in millions of pixels.
+        transparency: How transparency is enlarged: by the network, as a grey picture, or bicubic.
+        model: Name of a model at hand (`esrgan models` lists them) or a model file. [the best GAN model for the device]
+        alpha: Blend a PSNR model (0) with the GAN model (1); 0.8 has fewer invented details than 1.
+        psnr_model: The one to blend with. [the one beside the GAN model]
+        format_: Of the results: png, jpeg, webp, tiff, gif, avif. [as each picture is]
+        name: Of the results, with {stem} and {scale}; the suffix follows the format.
+        overwrite: Redo what is done, and replace files that this command did not make.
+        compare: Also write STEM_x4_compare.png: bicubic on the left, the network on the right.
+        json: Write a report of every picture there.
+        limit_pixels: Refuse pictures with more than this, as decompression bombs.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Arithmetic of the network; auto takes the fastest that is safe on the device.
+        tile: Side of the largest square the network gets at once, in pixels; smaller needs less memory.
+        overlap: Pixels read around every tile, so that no seam shows.
+        verbose: Also say what runs where, and how long each picture took.
+    """
+    from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
+    from esrgan.folders import STDIO, Naming, Record, plan, remove_leftovers  # noqa: PLC0415
+    from esrgan.picture_writer import find_format  # noqa: PLC0415
+    from esrgan.upscale_run import Runner  # noqa: PLC0415
+
+    out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
+    how = Enlargement(scale=scale, width=width, height=height, megapixels=megapixels, transparency=transparency)
+    form = find_format(format_) if format_ else None
+    stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
+    upscaler, key = _load(model, alpha, psnr_model, scale,
+                          {"device": device, "precision": precision, "tile": tile, "overlap": overlap})  # fmt: skip
+    naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
+                    limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
+    todo = plan(inputs, naming)
+    if out != STDIO:
+        _make_folder(naming.root)
+        remove_leftovers({job.target.parent for job in todo.jobs})
+    key = f"{key} {precision} {how} {form.name if form else None}"
+    runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=key,
+                    overwrite=overwrite, compare=compare)  # fmt: skip
+    if verbose:
+        print(f"{len(todo.jobs)} pictures; {upscaler.about}", file=sys.stderr)
+    return _run(runner, todo, report=json, verbose=verbose)
+
+
+def _load(
+    model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, options: dict[str, Any]
+) -> "tuple[Upscaler, str]":
+    """The upscaler, and what identifies its weights."""
+    import math  # noqa: PLC0415
+
+    from esrgan.devices import pick_device  # noqa: PLC0415 - torch
+    from esrgan.folders import fingerprint  # noqa: PLC0415
+    from esrgan.interpolate import interpolate  # noqa: PLC0415
+    from esrgan.library import find_model, partner  # noqa: PLC0415
+    from esrgan.model_file import load_model  # noqa: PLC0415
+    from esrgan.upscaler import Upscaler  # noqa: PLC0415
+
+    device = str(pick_device(options["device"]))
+    path = find_model(model, scale=math.ceil(scale or 4), device=device)
+    network, key = load_model(path), fingerprint(path)
+    if alpha is not None:
+        other = find_model(psnr_model) if psnr_model else partner(path)
+        network, key = interpolate(load_model(other), network, alpha), f"{fingerprint(other)} {alpha} {key}"
+    return Upscaler(network, **options), key
+
+
+def _make_folder(folder: Path) -> None:
+    from esrgan.errors import EsrganError  # noqa: PLC0415
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EsrganError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
+
+
+def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) -> int:
+    outcomes = list(todo.failures)
+    for outcome in outcomes:
+        _say(outcome, verbose=verbose)
+    interrupted = False
+    with _progress(len(todo.jobs)) as on_rows:
+        try:
+            for outcome in runner.run(todo.jobs, on_rows):
+                outcomes.append(outcome)
+                _say(outcome, verbose=verbose)
+        except KeyboardInterrupt:
+            interrupted = True
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
+    if report:
+        _write_report(report, runner, counts, outcomes)
+    if len(outcomes) != 1 or interrupted:
+        print(", ".join(f"{count} {status}" for status, count in counts.items() if count) or "0 done", file=sys.stderr)
+    if interrupted:
+        print("esrgan: interrupted; nothing is half-way, and the same command again goes on", file=sys.stderr)
+        return 130
+    return 1 if counts["failed"] else 0
+
+
+def _say(outcome: "Outcome", *, verbose: bool) -> None:
+    if outcome.status == "failed":
+        print(f"esrgan: {outcome.message}", file=sys.stderr)
+        return
+    for note in outcome.notes:
+        print(f"{outcome.input}: {note}", file=sys.stderr)
+    if outcome.status == "skipped":
+        print(f"{outcome.input}: done before", file=sys.stderr)
+    elif outcome.size and outcome.output != "-":
+        seconds = f", {outcome.seconds:.2f} s" if verbose else ""
+        print(f"{outcome.input} -> {outcome.output} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
+
+
+@contextmanager
+def _progress(pictures: int) -> "Iterator[Callable[[Job, int, int], object]]":
+    """A bar on a terminal, nothing elsewhere; told how far each picture is."""
+    if not sys.stderr.isatty():
+        yield lambda job, done, total: None  # noqa: ARG005
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        every = bar.add_task("pictures", total=pictures)
+        one = bar.add_task("", total=1)
+        started: list[Job] = []
+
+        def on_rows(job: "Job", done: int, total: int) -> None:
+            if started[-1:] != [job]:
+                started.append(job)
+            bar.update(every, completed=len(started) - 1)
+            bar.update(one, description=job.source.name[:40], completed=done, total=total)
+
+        yield on_rows
+
+
+def _write_report(path: Path, runner: "Runner", counts: dict[str, int], outcomes: "list[Outcome]") -> None:
+    from dataclasses import asdict  # noqa: PLC0415
+    from json import dumps  # noqa: PLC0415
+
+    from esrgan.files import write_text  # noqa: PLC0415
+
+    pictures = [asdict(outcome) for outcome in outcomes]
+    write_text(path, dumps(counts | {"settings": runner.upscaler.about, "pictures": pictures}, indent=1) + "\n")

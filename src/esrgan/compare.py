@@ -1,0 +1,55 @@
+"""The picture that shows what the network adds: bicubic enlargement on the left, the network's on the right."""
+
+from pathlib import Path
+
+import numpy as np
+import pyvips
+import torch
+from torch import Tensor
+
+from esrgan.images import to_rgb, write_rgb
+from esrgan.picture_reader import open_picture
+from esrgan.resize import resize
+
+MOST_PIXELS = 16_000_000
+"""Of either half; of larger pictures the middle is shown."""
+GAP = 8
+
+
+def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
+    """Write ``STEM_compare.png`` beside ``enlarged`` and give its path.
+
+    Args:
+        source: The picture that was enlarged, or its content.
+        enlarged: The result.
+    """
+    lr, sr = (to_rgb(open_picture(picture)) for picture in (source, enlarged))
+    bicubic, sr = _middle(lr, sr)
+    target = enlarged.with_name(f"{enlarged.stem}_compare.png")
+    halves = [_labelled(bicubic, "bicubic"), _labelled(sr, "ESRGAN")]
+    gap = torch.ones(3, halves[0].shape[1], GAP)
+    write_rgb(torch.cat((halves[0], gap, halves[1]), dim=2), target)
+    return target
+
+
+def _middle(lr: Tensor, sr: Tensor) -> tuple[Tensor, Tensor]:
+    """The same part of both, the first enlarged by bicubic interpolation."""
+    height, width = lr.shape[-2:]
+    factors = sr.shape[-2] / height, sr.shape[-1] / width
+    share = min(1.0, (MOST_PIXELS / (sr.shape[-2] * sr.shape[-1])) ** 0.5)
+    rows, columns = max(1, int(height * share)), max(1, int(width * share))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    size = max(1, round(rows * factors[0])), max(1, round(columns * factors[1]))
+    bicubic = resize(lr[:, top : top + rows, left : left + columns], size=size).clamp(0, 1)
+    down, right = round(top * factors[0]), round(left * factors[1])
+    return bicubic, sr[:, down : down + size[0], right : right + size[1]]
+
+
+def _labelled(image: Tensor, text: str) -> Tensor:
+    """The picture below a white bar with a word on it."""
+    word = pyvips.Image.text(text, font="sans", height=20, width=10_000).numpy()
+    bar = np.full((32, max(image.shape[2], word.shape[1] + 2 * GAP)), 255, np.uint8)
+    bar[6 : 6 + word.shape[0], GAP : GAP + word.shape[1]] = 255 - word[: bar.shape[0] - 6]
+    label = torch.from_numpy(bar.astype(np.float32) / 255).expand(3, -1, -1)
+    room = torch.ones(3, image.shape[1], label.shape[2] - image.shape[2])
+    return torch.cat((label, torch.cat((image, room), dim=2)), dim=1)

@@ -1,0 +1,272 @@
+"""From inputs to outputs: which pictures there are, where each result goes, and what of it is already done."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from esrgan.enlarge_file import Enlargement
+from esrgan.errors import EsrganError
+from esrgan.images import read_list, walk
+from esrgan.picture_reader import name_of, open_picture
+from esrgan.picture_writer import FORMATS, Format, fit_format, suffix_for
+
+RECORD = ".esrgan-upscale.jsonl"
+"""In the output folder: what made each file, so that the same command again continues."""
+LONGEST_NAME = 255  # bytes, on every usual file system
+STDIO = Path("-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to enlarge."""
+
+    source: Path
+    """A file, or ``-`` for standard input."""
+    target: Path
+    """A file, or ``-`` for standard output."""
+    form: Format
+    notes: tuple[str, ...] = ()
+    """What the result cannot keep, or what of the file is not enlarged."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one input."""
+
+    input: str
+    status: str
+    """done, skipped or failed."""
+    output: str | None = None
+    message: str | None = None
+    """Why it failed."""
+    notes: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    """Width and height of the result."""
+    seconds: float | None = None
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """All there is to do."""
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
+    """Inputs that cannot even be begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """Where results go."""
+
+    out: Path
+    pattern: str = "{stem}_x{scale}"
+    form: Format | None = None
+    """Write all in this one; none = as each picture was."""
+    how: Enlargement
+    network_scale: int
+    limit_pixels: int
+    stdin: bytes = b""
+    """What came through standard input, if anything did."""
+
+    def __post_init__(self) -> None:
+        try:
+            name = self.pattern.format(stem="a", scale="4")
+        except (KeyError, IndexError, ValueError) as error:
+            raise EsrganError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            raise EsrganError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
+
+    @property
+    def single(self) -> bool:
+        """Whether ``out`` is a file to write, not a folder."""
+        suffixes = {suffix for form in FORMATS.values() for suffix in form.suffixes}
+        return self.out == STDIO or (self.out.suffix.lower() in suffixes and not self.out.is_dir())
+
+    @property
+    def root(self) -> Path:
+        """The folder that results go into or below."""
+        return self.out.parent if self.single else self.out
+
+    def content(self, source: Path) -> Path | bytes:
+        """What ``open_picture`` opens for ``source``."""
+        return self.stdin if source == STDIO else source
+
+    def name(self, source: Path, form: Format, width: int, new_width: int) -> str:
+        """The file name of the result; of a very long one the end of the stem is replaced by a hash."""
+        scale = f"{self.how.scale or new_width / width:.3g}"
+        suffix = suffix_for(form, [source.suffix])
+        name = self.pattern.format(stem=source.stem, scale=scale) + suffix
+        if len(os.fsencode(name)) <= LONGEST_NAME:
+            return name
+        mark = hashlib.sha256(os.fsencode(source.name)).hexdigest()[:8]
+        stem = source.stem
+        while len(os.fsencode(name)) > LONGEST_NAME and stem:
+            stem = stem[:-1]
+            name = self.pattern.format(stem=f"{stem}~{mark}", scale=scale) + suffix
+        return name
+
+
+def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
+    """Find the pictures among ``inputs`` (files, folders, ``.txt`` lists) and settle where each result goes.
+
+    Pictures that cannot be opened, and folders that cannot be read, are failures of their own; the rest goes on.
+
+    Raises:
+        EsrganError: An input that is not there, no picture at all, or results that would overwrite each other or an
+            input.
+    """
+    made = Plan()
+    found = dict.fromkeys(_pictures(inputs, naming.root, made.failures))
+    if not found and not made.failures:
+        raise EsrganError(f"no pictures in {', '.join(map(name_of, inputs))}")
+    if naming.single and len(found) > 1:
+        raise EsrganError(f"{len(found)} pictures cannot all be written to {naming.out}; let --out name a folder")
+    for source, folder in found:
+        try:
+            made.jobs.append(_job(source, folder, naming))
+        except EsrganError as error:
+            made.failures.append(Outcome(input=name_of(source), status="failed", message=str(error)))
+    _refuse_collisions(made.jobs)
+    return made
+
+
+def _pictures(inputs: Sequence[Path], out: Path, failures: list[Outcome]) -> Iterable[tuple[Path, Path]]:
+    """Each picture, and the folder to mirror it in, relative to the output."""
+    ours = {out / name for name in Record(out).names()}
+
+    def unreadable(error: OSError) -> None:
+        name = name_of(Path(error.filename))
+        message = f"{name}: the folder cannot be read ({error.strerror})"
+        failures.append(Outcome(input=name, status="failed", message=message))
+
+    for path in inputs:
+        if path.suffix.lower() == ".txt" and path.is_file():
+            yield from _pictures(read_list(path), out, failures)
+        elif path.is_dir():
+            same = out.resolve() == path.resolve()
+            for source in walk(path, on_error=unreadable, leave_out=None if same else out.resolve()):
+                if not (same and source in ours):
+                    yield source, source.parent.relative_to(path)
+        elif path == STDIO or os.path.lexists(path):
+            yield path, Path()
+        else:
+            raise EsrganError(f"there is no picture or folder {name_of(path)}")
+
+
+def _job(source: Path, folder: Path, naming: Naming) -> Job:
+    picture = open_picture(naming.content(source), limit_pixels=naming.limit_pixels)
+    size = naming.how.size(picture.height, picture.width, naming.network_scale)
+    wanted = naming.form
+    if naming.single and wanted is None and naming.out != STDIO:
+        wanted = next(form for form in FORMATS.values() if naming.out.suffix.lower() in form.suffixes)
+    form, notes = fit_format(picture, size, wanted)
+    named = Path("stdin") if source == STDIO else source
+    target = naming.out / folder / naming.name(named, form, picture.width, size[1])
+    return Job(source=source, target=naming.out if naming.single else target, form=form, notes=picture.notes + notes)
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    targets: dict[Path, Path] = {}
+    for job in jobs:
+        other = targets.setdefault(job.target, job.source)
+        if other != job.source:
+            raise EsrganError(
+                f"{other} and {job.source} would both become {job.target};"
+                " use --name, another --format, or run them apart with different --out"
+            )
+    sources = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        if job.target.resolve() in sources:
+            raise EsrganError(
+                f"{job.target} is itself an input and would be overwritten; choose another --out or --name"
+            )
+
+
+class Record:
+    """What made the files of an output folder: one line of JSON each, added just before the file appears."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._path = out / RECORD
+        self._entries: dict[str, list[dict[str, Any]]] = {}
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._entries.setdefault(entry["output"], []).append(entry)
+                except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
+                    continue
+
+    def names(self) -> set[str]:
+        """Of all files ever made here, relative to the folder."""
+        return set(self._entries)
+
+    def is_done(self, job: Job, key: str) -> bool:
+        """Whether the target is there, whole, from this very input, by the same model and options."""
+        last = self._entries.get(self._name(job.target), [{}])[-1]
+        try:
+            source, target = job.source.stat(), job.target.stat()
+        except OSError:
+            return False
+        return (
+            last.get("key") == key
+            and last.get("size") == target.st_size
+            and last.get("input") == [source.st_size, source.st_mtime_ns]
+        )
+
+    def is_ours(self, target: Path) -> bool:
+        """Whether the file there was made by this program."""
+        return target.stat().st_size in [entry.get("size") for entry in self._entries.get(self._name(target), [])]
+
+    def add(self, job: Job, key: str, written: Path) -> None:
+        """Note that ``written``, complete, is about to become the job's target."""
+        source = job.source.stat()
+        entry = {
+            "output": self._name(job.target),
+            "size": written.stat().st_size,
+            "input": [source.st_size, source.st_mtime_ns],
+            "key": key,
+        }
+        self._entries.setdefault(entry["output"], []).append(entry)  # type: ignore[arg-type]
+        with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
+
+    def _name(self, target: Path) -> str:
+        return str(target.relative_to(self._out))
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def fingerprint(model: Path) -> str:
+    """What tells one model file from another: a hash of its bytes."""
+    with model.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Delete the temporary files of runs that were killed: their names begin with the number of a process now gone."""
+    for folder in folders:
+        for path in folder.glob(".*.part.*") if folder.is_dir() else ():
+            number = path.name.split(".")[1]
+            if number.isdigit() and not _runs(int(number)):
+                path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()

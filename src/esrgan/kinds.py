@@ -1,0 +1,163 @@
+"""``esrgan.upscale``: one picture of any kind in, the same kind back."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from esrgan.devices import Precision
+from esrgan.enlarge import Pixels, Rows, enlarged
+from esrgan.enlarge_file import Enlargement, write_enlarged
+from esrgan.errors import EsrganError
+from esrgan.files import replacing
+from esrgan.generator import Generator
+from esrgan.picture_reader import name_of, open_picture
+from esrgan.picture_writer import find_format, fit_format, suffix_for
+from esrgan.upscaler import OVERLAP, Upscaler
+
+Image = TypeVar("Image")
+
+
+def upscale(  # noqa: PLR0913 - each is an option that somebody sets
+    image: Image,
+    model: Upscaler | Generator | str | Path | None = None,
+    *,
+    how: Enlargement | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tile: int | None = None,
+    overlap: int = OVERLAP,
+    format: str | None = None,  # noqa: A002 - the command's name for it
+    **size: Any,
+) -> Image:
+    """Enlarge one picture and give the same kind of thing back.
+
+    =================  ======================================================================================
+    ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it and gives that path, of the same type
+    ``bytes``          a file's content; gives the content of a larger file, in the same format
+    ``PIL.Image``      of any mode; gives the mode L, LA, RGB, RGBA or I;16 that can hold it
+    ``numpy.ndarray``  uint8, uint16, or float in [0, 1]; (H, W) or (H, W, 1 to 4): grey, grey + alpha, RGB(A)
+    ``torch.Tensor``   float in [0, 1]; (C, H, W) or (N, C, H, W), C = 1 to 4; gives float32 on the same device
+    =================  ======================================================================================
+
+    Args:
+        image: The picture; a file is taken as it is shown (upright, in sRGB where it was CMYK), with its metadata.
+        model: An ``Upscaler`` to use it for many pictures, from any number of threads; or a network, a model file, the
+            name of a model at hand, or none for the default one.
+        how: How large, and how transparency is enlarged; or give its fields by name: ``scale=2``, ``width=1920``.
+        device: As of ``Upscaler``, like the next three.
+        precision: fp32, bf16, fp16, or auto.
+        tile: Side of the largest square the network gets at once.
+        overlap: Pixels read around each.
+        **size: Fields of ``Enlargement``: scale, width, height, megapixels, transparency.
+        format: Of a file or bytes: png, jpeg, webp, tiff, gif, avif; none = as it was.
+
+    Raises:
+        EsrganError: A kind, shape or type that is none of these, a damaged picture, a result that cannot be right.
+    """
+    how = how or Enlargement(**size)
+    if isinstance(model, Upscaler):
+        upscaler = model
+    else:
+        upscaler = Upscaler(model, device=device, precision=precision, tile=tile, overlap=overlap)
+    result: Any
+    match image:
+        case str() | Path():
+            result = type(image)(_file(upscaler, Path(image), how, format))
+        case bytes() | bytearray():
+            result = type(image)(_bytes(upscaler, bytes(image), how, format))
+        case np.ndarray():
+            result = _array(upscaler, image, how)
+        case Tensor():
+            result = _tensor(upscaler, image, how)
+        case _ if hasattr(image, "getbands") and hasattr(image, "convert"):
+            result = _pil(upscaler, image, how)
+        case _:
+            raise EsrganError(
+                f"a picture is a path, bytes, PIL image, numpy array or tensor, not {type(image).__name__}"
+            )
+    return result  # type: ignore[no-any-return]
+
+
+def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None) -> Path:
+    picture = open_picture(path)
+    size = how.size(picture.height, picture.width, upscaler.scale)
+    form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
+    factor = f"{how.scale or size[1] / picture.width:.3g}"
+    target = path.with_name(f"{path.stem}_x{factor}{suffix_for(form, [path.suffix])}")
+    with replacing(target) as temporary, temporary.open("w+b") as file:
+        write_enlarged(upscaler, picture, file.fileno(), name=name_of(path), form=form, how=how)
+    return target
+
+
+def _bytes(upscaler: Upscaler, data: bytes, how: Enlargement, wanted: str | None) -> bytes:
+    picture = open_picture(data)
+    size = how.size(picture.height, picture.width, upscaler.scale)
+    form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
+    with tempfile.TemporaryFile() as file:
+        write_enlarged(upscaler, picture, file.fileno(), name="the picture", form=form, how=how)
+        file.seek(0)
+        return file.read()
+
+
+def _array(upscaler: Upscaler, image: NDArray[Any], how: Enlargement) -> NDArray[Any]:
+    rows = image[..., None] if image.ndim == 2 else image
+    if rows.ndim != 3 or rows.shape[2] not in (1, 2, 3, 4) or 0 in rows.shape:
+        raise EsrganError(f"an array must be (H, W) or (H, W, 1 to 4), not {image.shape}")
+    if (rows.dtype.kind, rows.dtype.itemsize) not in (("u", 1), ("u", 2)) and rows.dtype.kind != "f":
+        raise EsrganError(f"an array must be of uint8, uint16 or float in [0, 1], not {rows.dtype}")
+    rows = rows.astype(rows.dtype.newbyteorder("="), copy=False)
+    if rows.dtype.kind == "f":
+        rows = _in_range(rows.astype(np.float32))
+    size = how.size(rows.shape[0], rows.shape[1], upscaler.scale)
+    pixels = Pixels(
+        height=rows.shape[0], width=rows.shape[1], bands=rows.shape[2], dtype=rows.dtype.type,
+        read=lambda start, stop: rows[start:stop],
+    )  # fmt: skip
+    out = np.concatenate(list(enlarged(upscaler, pixels, size=size, transparency=how.transparency)))
+    out = out.astype(image.dtype, copy=False)
+    return out[..., 0] if image.ndim == 2 else out
+
+
+def _in_range(rows: Rows) -> Rows:
+    if not (np.isfinite(rows).all() and rows.min() >= -1e-3 and rows.max() <= 1 + 1e-3):
+        raise EsrganError(
+            f"float pictures are finite and in [0, 1]; this one spans {rows.min():.4g} to {rows.max():.4g}"
+            " (divide by 255, or give uint8)"
+        )
+    return rows.clip(0, 1)
+
+
+def _tensor(upscaler: Upscaler, image: Tensor, how: Enlargement) -> Tensor:
+    batch = image[None] if image.dim() == 3 else image
+    if batch.dim() != 4 or batch.shape[1] not in (1, 2, 3, 4) or 0 in batch.shape or not image.is_floating_point():
+        raise EsrganError(
+            "a tensor must be float (C, H, W) or (N, C, H, W) with C from 1 to 4,"
+            f" not {image.dtype} {tuple(image.shape)}"
+        )
+    arrays: Sequence[NDArray[Any]] = [
+        _array(upscaler, one.detach().float().permute(1, 2, 0).cpu().numpy(), how) for one in batch
+    ]
+    out = torch.stack([torch.from_numpy(array).permute(2, 0, 1) for array in arrays]).contiguous().to(image.device)
+    return out[0] if image.dim() == 3 else out
+
+
+def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
+    from PIL import Image as PillowImage  # noqa: PLC0415 - only who has PIL images needs it
+
+    if image.mode in ("I", "F", "LAB"):
+        raise EsrganError(f"PIL images of mode {image.mode} have no fixed range; convert it to L, RGB or I;16 first")
+    info = dict(image.info)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.mode == "PA" or info.pop("transparency", None) is not None else "RGB")
+    elif not image.mode.startswith("I;16"):
+        modes = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA"}
+        image = image.convert(modes.get(image.mode, "RGB"))
+    result = PillowImage.fromarray(_array(upscaler, np.asarray(image), how))
+    result.info = info
+    return result

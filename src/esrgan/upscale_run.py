@@ -1,0 +1,96 @@
+"""Doing a plan: every picture enlarged, checked and put in its place, or its failure told; nothing half-way."""
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from esrgan.compare import write_comparison
+from esrgan.enlarge_file import write_enlarged
+from esrgan.errors import EsrganError
+from esrgan.files import replacing
+from esrgan.folders import STDIO, Job, Naming, Outcome, Record
+from esrgan.picture_reader import name_of, open_picture
+from esrgan.upscaler import Upscaler
+
+DISK_FULL = os.strerror(errno.ENOSPC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Enlarges the pictures of a plan, one after the other."""
+
+    upscaler: Upscaler
+    naming: Naming
+    record: Record
+    key: str
+    """Of the model and the options, for ``record``."""
+    overwrite: bool = False
+    """Redo what is done, and replace files that are not ours."""
+    compare: bool = False
+    """Also write a picture of the bicubic enlargement beside this one."""
+
+    def run(self, jobs: list[Job], on_rows: Callable[[Job, int, int], object]) -> Iterator[Outcome]:
+        """Do the jobs; yields what became of each, when it is known.
+
+        Args:
+            jobs: In this order.
+            on_rows: Told how far a picture is: the job, rows written, rows in all.
+        """
+        full = False
+        for job in jobs:
+            outcome = Outcome(input=name_of(job.source), output=str(job.target), status="done", notes=job.notes)
+            start = time.perf_counter()
+            try:
+                if self._is_done(job):
+                    outcome.status = "skipped"
+                elif full:
+                    raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
+                else:
+                    outcome.size = self._do(job, on_rows)
+            except EsrganError as error:
+                outcome.status, outcome.message = "failed", str(error)
+                if not outcome.message.startswith(outcome.input):
+                    outcome.message = f"{outcome.input}: {error}"
+                full = full or DISK_FULL in outcome.message
+            outcome.seconds = round(time.perf_counter() - start, 3)
+            yield outcome
+
+    def _is_done(self, job: Job) -> bool:
+        if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
+            return False
+        if job.source != STDIO and self.record.is_done(job, self.key):
+            return True
+        if not self.record.is_ours(job.target):
+            raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
+        return False
+
+    def _do(self, job: Job, on_rows: Callable[[Job, int, int], object]) -> tuple[int, int]:
+        if job.target == STDIO:
+            with tempfile.TemporaryFile() as file:  # so that a failure writes nothing
+                size = self._enlarge(job, file.fileno(), on_rows)
+                file.seek(0)
+                shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            return size
+        with replacing(job.target) as temporary:
+            with temporary.open("w+b") as file:
+                size = self._enlarge(job, file.fileno(), on_rows)
+            if job.source != STDIO:
+                self.record.add(job, self.key, temporary)
+        if self.compare:
+            write_comparison(self.naming.content(job.source), job.target)
+        return size
+
+    def _enlarge(self, job: Job, descriptor: int, on_rows: Callable[[Job, int, int], object]) -> tuple[int, int]:
+        picture = open_picture(self.naming.content(job.source), limit_pixels=self.naming.limit_pixels)
+        write_enlarged(
+            self.upscaler, picture, descriptor, name=name_of(job.source), form=job.form, how=self.naming.how,
+            on_rows=lambda done, total: on_rows(job, done, total),
+        )  # fmt: skip
+        height, width = self.naming.how.size(picture.height, picture.width, self.upscaler.scale)
+        return width, height
