@@ -1,10 +1,13 @@
-"""Model files: weights, the config that rebuilds the network, and where both come from, in one ``.safetensors``."""
+"""Model files: weights, the config that rebuilds the network, and where both come from, in one ``.safetensors``.
+
+What others wrote is read too, by its content: see ``foreign`` (names), ``weight_file`` (containers), ``ncnn_files``.
+"""
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +17,10 @@ from torch import Tensor
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
+from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
+from esrgan.ncnn_files import is_param, read_ncnn
+from esrgan.weight_file import read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,19 @@ class Header:
     config: GeneratorConfig
     provenance: dict[str, Any] = field(default_factory=dict)
     """Data, licences, recipe, steps, seed, commit, scores and their protocol; as much as is known."""
+
+
+class ModelFile(NamedTuple):
+    """Everything in a model file."""
+
+    header: Header
+    """Of other people's files: what the weights' shapes tell."""
+    weights: dict[str, Tensor]
+    """Under our names, in fp32."""
+    dialect: str
+    """Whose names the file uses: esrgan, BasicSR, …"""
+    storage: str
+    """How the weights are stored, for people: "pth, float32"."""
 
 
 def save_model(
@@ -44,31 +63,53 @@ def save_model(
 
 
 def read_header(path: Path) -> Header:
-    """Read a model file's config and provenance without its weights."""
-    with _opened(path) as file:
-        return _header(file.metadata() or {}, path)
+    """What a model file says of itself; of our own files without reading the weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        metadata = {}
+    return _header(metadata, path) if "config" in metadata else read_model(path).header
 
 
 def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Generator:
-    """Rebuild the network of a model file, ready to run: fp32, in evaluation mode.
+    """Rebuild the network of a model file of any dialect, ready to run: fp32, in evaluation mode.
 
     Raises:
-        EsrganError: No such file, not a model file, or weights that do not fit its config or are not finite.
+        EsrganError: No such file, not a model file, of another architecture, or weights that do not fit together.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        header = _header(file.metadata() or {}, path)
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+    model = read_model(Path(path))
     with torch.device("meta"):
-        generator = Generator(header.config, start="paper")
-    fill(generator, weights, path)
+        generator = Generator(model.header.config, start="paper")
+    fill(generator, model.weights, Path(path))
     return generator.to(device).eval()
+
+
+def read_model(path: Path) -> ModelFile:
+    """Everything in a model file: ours, BasicSR's, the old architecture's, ncnn's; see ``foreign``."""
+    if path.suffix == ".bin" and path.with_suffix(".param").is_file():
+        path = path.with_suffix(".param")
+    if path.is_file() and is_param(path):
+        found = read_ncnn(path)
+        return ModelFile(Header(config=found.config), found.weights, found.dialect, "ncnn")
+    tensors, metadata, kind = read_weights(path)
+    found = recognise(tensors, path)
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    header = Header(config=found.config)
+    if "config" in metadata:
+        header = _header(metadata, path)
+        if replace(found.config, scale=header.config.scale) != header.config:
+            raise EsrganError(f"{path}: its header describes {header.config}, its weights are of {found.config}")
+    weights = {name: tensor.float() for name, tensor in found.weights.items() if tensor.is_floating_point()}
+    return ModelFile(
+        header, weights, found.dialect if "config" not in metadata else "esrgan", f"{kind}, {' '.join(kinds)}"
+    )
 
 
 def fill(generator: Generator, weights: dict[str, Tensor], path: Path) -> None:
     """Put ``weights`` into ``generator``, which may be on the meta device; name what does not fit."""
     expected = generator.state_dict()
-    for name in expected.keys() | weights.keys():
+    for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise EsrganError(f"{path}: the weight {name} is missing; the file is damaged or of another network")
         if name not in expected or weights[name].shape != expected[name].shape:
@@ -79,18 +120,9 @@ def fill(generator: Generator, weights: dict[str, Tensor], path: Path) -> None:
     generator.requires_grad_(True)
 
 
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise EsrganError(f"there is no model file {path}; `esrgan models` lists the models at hand")
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise EsrganError(f"{path} is not a safetensors model file ({error})") from error
-
-
 def _header(metadata: dict[str, str], path: Path) -> Header:
     try:
-        config = GeneratorConfig(**json.loads(metadata["config"]))
+        config = config_of(path, **json.loads(metadata["config"]))
         return Header(config=config, provenance=json.loads(metadata.get("provenance", "{}")))
     except (KeyError, TypeError, ValueError) as error:
         raise EsrganError(

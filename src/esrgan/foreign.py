@@ -1,0 +1,140 @@
+"""Models of other people: which network the names and shapes of a file's weights describe, under our names.
+
+Read are BasicSR's and Real-ESRGAN's names (which are ours), those of the 2018 code (the "old architecture") and of
+its 2019 revision (``RRDB_trunk``), any mixture of them, ESRGAN+ (``conv1x1``) and ESRGAN-PyTorch (``trunk``).
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from esrgan.config import GeneratorConfig, Variant
+from esrgan.errors import EsrganError
+
+OLD, REVISED, PYTORCH, BASICSR = "old architecture (2018)", "RRDB_trunk (2019)", "ESRGAN-PyTorch", "BasicSR"
+RENAMES = (
+    (OLD, r"model\.0", "conv_first"),
+    (OLD, r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d|1x1)(?:\.0)?", r"body.\1.rdb\2.conv\3"),
+    (OLD, r"model\.1\.sub\.\d+", "conv_body"),
+    (REVISED, r"RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d|1x1)", r"body.\1.rdb\2.conv\3"),
+    (REVISED, "trunk_conv", "conv_body"),
+    (REVISED, r"upconv(\d)", r"conv_up\1"),
+    (REVISED, "HRconv", "conv_hr"),
+    (PYTORCH, r"trunk\.(\d+\.rdb\d\.conv\d)", r"body.\1"),
+    (PYTORCH, "conv1", "conv_first"),
+    (PYTORCH, "conv2", "conv_body"),
+    (PYTORCH, r"upsampling(\d)\.0", r"conv_up\1"),
+    (PYTORCH, r"conv3\.0", "conv_hr"),
+    (PYTORCH, "conv4", "conv_last"),
+)
+"""Dialect, a layer's name in it (a whole match), ours. The old architecture's last layers are found by their order."""
+OTHERS = {
+    "body.0.weight": "Compact (SRVGGNet)",
+    "layers.0.residual_group.blocks.0.norm1.weight": "SwinIR",
+    "layers.0.residual_group.blocks.0.conv_block.cab.0.weight": "HAT",
+    "before_RG.1.weight": "DAT",
+    "block_1.c1_r.sk.weight": "SPAN",
+    "feats.0.weight": "PLKSR",
+    "residual_layer.0.residual_layer.0.layer.0.fn.0.weight": "OmniSR",
+    "to_feat.weight": "SAFMN",
+    "recon_trunk.0.conv1.weight": "SRResNet",
+    "head.0.weight": "EDSR or RCAN",
+    "features.0.weight": "discriminator or VGG",
+    "conv0.weight": "U-Net discriminator (Real-ESRGAN's net_d)",
+    "classifier.0.weight": "discriminator or classifier",
+}
+"""A layer that only this architecture has, and its name."""
+
+
+class OtherArchitectureError(EsrganError):
+    """The weights are of no RRDB network; ``name`` says of which, where it can be told."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class Found(NamedTuple):
+    """A network as its file describes it."""
+
+    config: GeneratorConfig
+    weights: dict[str, Tensor]
+    """Under our names; not yet compared with the config."""
+    dialect: str
+    """Whose names the file uses."""
+
+
+def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
+    """The network that ``tensors`` are the weights of; x3 cannot be told from x2 and is taken for x2.
+
+    Raises:
+        OtherArchitectureError: Not an RRDB network.
+        EsrganError: One that takes or gives other than RGB, or of a scale that there is not.
+    """
+    dialect, weights = _renamed(tensors)
+    if not {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"} <= weights.keys():
+        name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
+        raise OtherArchitectureError(f"{path} holds a network of another architecture ({name}), not ESRGAN", name)
+    return Found(_infer(weights, path), weights, dialect)
+
+
+def config_of(path: Path, **shape: Any) -> GeneratorConfig:
+    """A config of what was found in ``path``, which an error names."""
+    try:
+        return GeneratorConfig(**shape)
+    except EsrganError as error:
+        raise EsrganError(f"{path} holds a network of a shape that is not supported: {error}") from error
+
+
+def _infer(weights: dict[str, Tensor], path: Path) -> GeneratorConfig:
+    first, last = weights["conv_first.weight"], weights["conv_last.weight"]
+    growing = weights["body.0.rdb1.conv1.weight"]
+    ups = [tensor for name, tensor in weights.items() if re.fullmatch(r"conv_up\d+\.weight", name)]
+    if any(tensor.ndim != 4 or 0 in tensor.shape for tensor in (first, growing, last, *ups)):
+        raise EsrganError(f"{path}: its weights are not those of convolutions; the file is damaged")
+    channels, inputs = first.shape[:2]
+    unshuffle = math.isqrt(inputs // 3)
+    if inputs != 3 * unshuffle**2 or last.shape[0] != 3:
+        raise EsrganError(
+            f"{path}: its network takes {inputs} channels and gives {last.shape[0]}; only RGB is supported"
+        )
+    variant: Variant = "subpixel" if "prelu_up1.weight" in weights else "classic"
+    inner = 2 ** len(ups)
+    if variant == "subpixel" and len(ups) == 1:
+        inner = math.isqrt(ups[0].shape[0] // channels)
+    if inner % unshuffle:
+        raise EsrganError(f"{path}: its network makes pictures smaller (x{inner}/{unshuffle}); that is not supported")
+    return config_of(
+        path,
+        variant=variant,
+        scale=inner // unshuffle,
+        channels=channels,
+        growth=growing.shape[0],
+        blocks=len({name.split(".")[1] for name in weights if name.startswith("body.")}),
+        unshuffle=unshuffle,
+        plus="body.0.rdb1.conv1x1.weight" in weights,
+    )
+
+
+def _renamed(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    dialect, places = BASICSR, _places(tensors)
+    weights: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        for rule, pattern, ours in RENAMES:
+            if re.fullmatch(pattern, layer):
+                dialect, layer = rule, re.sub(pattern, ours, layer)
+                break
+        weights[f"{places.get(layer, layer)}.{kind}"] = tensor
+    return dialect, weights
+
+
+def _places(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """The old architecture's layers after the body: enlargements, ``conv_hr`` and ``conv_last`` in their order."""
+    matches = (re.fullmatch(r"model\.([1-9]\d?)\.weight", name) for name in tensors)
+    numbers = sorted(int(match[1]) for match in matches if match)
+    names = [*(f"conv_up{i}" for i in range(1, len(numbers) - 1)), "conv_hr", "conv_last"]
+    return {f"model.{number}": name for number, name in zip(numbers[::-1], names[::-1], strict=False)}

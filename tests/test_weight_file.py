@@ -1,0 +1,199 @@
+import io
+import os
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from esrgan import EsrganError, Generator, GeneratorConfig, load_model
+from esrgan.ncnn_export import write_ncnn
+from esrgan.weight_file import read_weights
+
+TINY = GeneratorConfig(channels=8, growth=4, blocks=1)
+
+
+class Runs:
+    """Pickled, this is a call of ``os.system``."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+class Claims:
+    """Pickled, this is a call that takes as much memory as it says; ``weights_only`` allows it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (self.size,)
+
+
+def weights() -> dict[str, torch.Tensor]:
+    return Generator(TINY, start="paper").state_dict()
+
+
+def edited(path: Path, out: Path, *, drop: str = "", compress: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", compress) as new:
+        for entry in old.infolist():
+            if not drop or drop not in entry.filename:
+                new.writestr(entry.filename, old.read(entry))
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_malicious_pickle_is_refused_and_not_run(new_format: bool, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    content = weights() | {"evil": Runs(mark)}
+    torch.save(content, tmp_path / "m.pth", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(EsrganError, match=r"asks for 'posix\.system'.*nothing in it was run"):
+        load_model(tmp_path / "m.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_bare_malicious_pickle_of_any_protocol_is_refused(protocol: int, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    (tmp_path / "m.pth").write_bytes(pickle.dumps(Runs(mark), protocol))
+    with pytest.raises(EsrganError, match=r"m\.pth"):
+        load_model(tmp_path / "m.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_pickle_that_claims_memory_is_refused(new_format: bool, tmp_path: Path) -> None:
+    torch.save(weights() | {"x": Claims(2**40)}, tmp_path / "m.pth", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(EsrganError, match="bytearray"):
+        load_model(tmp_path / "m.pth")
+
+
+def test_a_tensor_that_repeats_one_number_for_ever_is_refused(tmp_path: Path) -> None:
+    torch.save(weights() | {"x": torch.zeros(1).expand(2**40)}, tmp_path / "m.pth")
+    with pytest.raises(EsrganError, match="claims more numbers than it holds"):
+        load_model(tmp_path / "m.pth")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(10_000_000)}, tmp_path / "m.pth")
+    edited(tmp_path / "m.pth", tmp_path / "bomb.pth", compress=zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pth").stat().st_size < 100_000
+    with pytest.raises(EsrganError, match="compressed archive"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+def test_a_storage_larger_than_its_record_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1000), "b": torch.zeros(2)}, tmp_path / "m.pth")
+    data = (tmp_path / "m.pth").read_bytes().replace(struct.pack("<BH", 0x4D, 1000), struct.pack("<BH", 0x4D, 60000))
+    (tmp_path / "m.pth").write_bytes(data)
+    with pytest.raises(EsrganError, match=r"m\.pth"):
+        read_weights(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "ncnn"])
+def test_a_file_cut_off_anywhere_is_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / {"safetensors": "m.safetensors", "ncnn": "m.bin"}.get(kind, "m.pth")
+    if kind == "safetensors":
+        save_file(weights(), path)
+    elif kind == "ncnn":
+        write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", path)
+    else:
+        torch.save(weights(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    for length in (0, 1, 4, 9, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(EsrganError) as error:
+            load_model(path)
+        assert str(path.parent) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "a picture"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"", "empty"),
+        (b"hello", "unknown kind"),
+        (struct.pack("<Q", 2**62) + b"{}", "damaged safetensors"),
+        (b"7767517\n3 3\nInput data 0 1 data\nbroken line\n", "damaged ncnn"),
+        (b"7767517\n\xff\xfe", "damaged ncnn"),
+    ],
+)
+def test_what_is_no_model_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(content)
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(EsrganError, match=said):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_names_do_not_matter(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "m.pth")
+    torch.save(weights(), tmp_path / "m.safetensors")
+    assert load_model(tmp_path / "m.pth").config == TINY
+    assert load_model(tmp_path / "m.safetensors").config == TINY
+
+
+def test_a_missing_file_and_a_missing_half_are_named(tmp_path: Path) -> None:
+    with pytest.raises(EsrganError, match="there is no model file"):
+        load_model(tmp_path / "m.pth")
+    write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", tmp_path / "m.bin")
+    (tmp_path / "m.bin").unlink()
+    with pytest.raises(EsrganError, match=r"m\.bin, must lie beside it"):
+        load_model(tmp_path / "m.param")
+
+
+def test_a_quantised_ncnn_model_and_a_foreign_bin_are_refused(tmp_path: Path) -> None:
+    write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", tmp_path / "m.bin")
+    data = (tmp_path / "m.bin").read_bytes()
+    (tmp_path / "m.bin").write_bytes((0x000D4B38).to_bytes(4, "little") + data[4:])
+    with pytest.raises(EsrganError, match="quantised"):
+        load_model(tmp_path / "m.param")
+    (tmp_path / "m.bin").write_bytes(data + b"more")
+    with pytest.raises(EsrganError, match="4 bytes are left over"):
+        load_model(tmp_path / "m.param")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("-23310=1,0.2", "-23310=1,0.1"), ("-23301=2,0.2,", "-23301=2,0.3,"), ("0=1 1=2.0", "0=2 1=2.0")],
+)
+def test_an_ncnn_network_with_other_constants_is_not_taken_for_esrgan(before: str, after: str, tmp_path: Path) -> None:
+    write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", tmp_path / "m.bin")
+    text = (tmp_path / "m.param").read_text()
+    assert before in text
+    (tmp_path / "m.param").write_text(text.replace(before, after, 1))
+    with pytest.raises(EsrganError, match="another network than ESRGAN"):
+        load_model(tmp_path / "m.param")
+
+
+def test_a_training_state_is_no_model(tmp_path: Path) -> None:
+    torch.save({"iter": 5, "optimizers": [{"state": {}}]}, tmp_path / "m.pth")
+    with pytest.raises(EsrganError, match="a training state is no model"):
+        load_model(tmp_path / "m.pth")
+
+
+def test_memory_stays_within_a_few_times_the_size_of_the_file(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(weights() | {"x": torch.zeros(20_000_000)}, buffer)
+    (tmp_path / "m.pth").write_bytes(buffer.getvalue())
+    script = (
+        "import resource, sys; from pathlib import Path; from esrgan.weight_file import read_weights;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; read_weights(Path(sys.argv[1]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    assert resource.RUSAGE_SELF == 0
+    kilobytes = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "m.pth")], capture_output=True, text=True, check=True
+    )
+    assert int(kilobytes.stdout) * 1024 < 3 * len(buffer.getvalue())
