@@ -1,0 +1,134 @@
+"""Model files for other programs: the same weights under BasicSR's or the old architecture's names."""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
+from esrgan.files import replacing
+from esrgan.generator import Generator
+from esrgan.model_file import load_model, read_model, save_model
+from esrgan.parity import Parity, compare, require
+
+Dialect = Literal["esrgan", "basicsr", "old"]
+READ_GROWTH = 32
+"""The only growth that spandrel, and with it chaiNNer and ComfyUI, reads."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a model file."""
+
+    dialect: Dialect
+    parity: list[Parity]
+    note: str = ""
+    """What the reader should know, if anything."""
+
+
+def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bool = False) -> Converted:
+    """Write the model file ``source``, of any dialect, to ``out``, and prove that it is the same network.
+
+    Args:
+        source: A model file that ``load_model`` reads.
+        out: A ``.safetensors`` or ``.pth`` file.
+        dialect: esrgan (ours, only ``.safetensors``), basicsr (Real-ESRGAN's names, read by nearly all programs), old
+            (the 2018 names). None = esrgan for ``.safetensors``, basicsr for ``.pth``.
+        half: Store fp16.
+
+    Raises:
+        EsrganError: A network that the dialect cannot hold, or any trouble with the files.
+    """
+    if out.suffix not in (".safetensors", ".pth"):
+        raise EsrganError(f"{out} must end in .safetensors or .pth; `esrgan export` writes other formats")
+    dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
+    if dialect == "esrgan" and out.suffix != ".safetensors":
+        raise EsrganError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
+    generator, note = load_model(source), ""
+    with replacing(out) as temporary:
+        if dialect == "esrgan":
+            save_model(generator, temporary, provenance=provenance_of(source), half=half)
+        else:
+            _require_readable(generator.config, dialect)
+            if generator.config.growth < READ_GROWTH:
+                note = f"growth was padded from {generator.config.growth} to {READ_GROWTH}, which other programs expect"
+            _write(widened(generator), dialect, temporary, half=half)
+        parity = compare(generator, load_model(temporary))
+        require(parity, half=half, what=out)
+    return Converted(dialect, parity, note)
+
+
+def provenance_of(source: Path) -> dict[str, Any]:
+    """What ``source`` says of itself; where it says nothing, which file it was."""
+    model = read_model(source)
+    if model.header.provenance or model.dialect == "esrgan":
+        return model.header.provenance
+    return {"converted_from": {"file": source.name, "dialect": model.dialect, "sha256": sha256(source)}}
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def widened(generator: Generator, growth: int = READ_GROWTH) -> Generator:
+    """The same function with more feature maps in the dense blocks: the new ones are 0 and count for nothing."""
+    config = generator.config
+    if config.growth >= growth:
+        return generator
+    wide = Generator(replace(config, growth=growth), start="paper").eval()
+    weights = {name: _padded(name, tensor, config, growth) for name, tensor in generator.state_dict().items()}
+    wide.load_state_dict(weights)
+    return wide
+
+
+def _padded(name: str, tensor: Tensor, config: GeneratorConfig, growth: int) -> Tensor:
+    match = re.fullmatch(r"body\.\d+\.rdb\d\.conv(\d)(x1)?\.(weight|bias)", name)
+    if not match:
+        return tensor
+    place, extra = int(match[1]), growth - config.growth
+    if match[3] == "weight":
+        parts = torch.split(tensor, [config.channels] + [config.growth] * (place - 1), dim=1)
+        tensor = torch.cat([parts[0], *(F.pad(part, (0, 0, 0, 0, 0, extra)) for part in parts[1:])], dim=1)
+    return tensor if place == 5 else F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, extra))
+
+
+def _require_readable(config: GeneratorConfig, dialect: Dialect) -> None:
+    if config.variant == "subpixel":
+        raise EsrganError("no other program has the sub-pixel network; keep the .safetensors, or use `esrgan export`")
+    if config.scale == 3:
+        raise EsrganError("other programs take an x3 network for x2; keep the .safetensors, or use `esrgan export`")
+    if config.plus and dialect != "old":
+        raise EsrganError("other programs read ESRGAN+ only as the old architecture; add --to old")
+
+
+def _write(generator: Generator, dialect: Dialect, path: Path, *, half: bool) -> None:
+    dtype = torch.float16 if half else torch.float32
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
+    if dialect == "old":
+        weights = {old_name(name, generator.config): tensor for name, tensor in weights.items()}
+    if path.suffix == ".safetensors":
+        save_file(weights, path, {"format": "pt"})
+    else:
+        torch.save({"params_ema": weights} if dialect == "basicsr" else weights, path)
+
+
+def old_name(name: str, config: GeneratorConfig) -> str:
+    """The name in the old architecture of one of our weights."""
+    layer, _, kind = name.rpartition(".")
+    ups = len(config.factors)
+    places = {"conv_first": "0", "conv_body": f"1.sub.{config.blocks}"}
+    places |= {f"conv_up{i}": f"{3 * i}" for i in range(1, ups + 1)}
+    places |= {"conv_hr": f"{3 * ups + 2}", "conv_last": f"{3 * ups + 4}"}
+    if layer in places:
+        return f"model.{places[layer]}.{kind}"
+    _, block, dense, conv = layer.split(".")
+    return f"model.1.sub.{block}.{dense.upper()}.{conv}{'' if conv == 'conv1x1' else '.0'}.{kind}"

@@ -1,0 +1,185 @@
+"""Networks for other engines (ONNX, OpenVINO, ncnn, torch.export), each proven against torch before it is kept."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.files import write_text
+from esrgan.generator import Generator
+from esrgan.model_file import load_model
+from esrgan.parity import Parity, Run, compare, require
+
+EXAMPLE = (1, 3, 24, 32)
+"""A size to trace the network with; it is none of the exported one's."""
+
+
+def export(source: Path, out: Path, *, half: bool = False, picture: Path | None = None) -> list[Parity]:
+    """Write the model file ``source`` for the engine that ``out`` ends in the format of; gives the parity report.
+
+    The report also becomes ``OUT.parity.json``. Beyond the tolerance, 1/255 or in fp16 50 dB, nothing is written.
+
+    Args:
+        source: A model file that ``load_model`` reads.
+        out: Ends in .onnx, .xml (OpenVINO, with a .bin), .param (ncnn, with a .bin) or .pt2 (torch.export).
+        half: fp16 weights; in ONNX and torch.export also fp16 pictures in and out.
+        picture: The picture to compare with; none = one made for the purpose.
+
+    Raises:
+        EsrganError: An unknown format, an engine that is not installed, or a network that came out another.
+    """
+    if out.suffix not in ENGINES:
+        raise EsrganError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
+    write, load = ENGINES[out.suffix]
+    generator = load_model(source).requires_grad_(False)
+    compared = None
+    if picture is not None:
+        from esrgan.images import read_rgb  # noqa: PLC0415 - needs libvips, which the rest does not
+
+        compared = read_rgb(picture)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+            made = Path(folder) / out.name
+            write(generator, made, half=half)
+            rows = compare(generator, load(made), picture=compared)
+            require(rows, half=half, what=out)
+            for file in sorted(Path(folder).iterdir()):
+                file.replace(out.parent / file.name)
+    except OSError as error:
+        raise EsrganError(f"cannot write {out}: {error.strerror or error}") from error
+    report = {"model": source.name, "half": half, "tolerance": "50 dB" if half else "1/255"}
+    write_text(
+        Path(f"{out}.parity.json"), json.dumps(report | {"sizes": [asdict(row) for row in rows]}, indent=2) + "\n"
+    )
+    return rows
+
+
+def engine(module: str, extra: str) -> Any:
+    """Import an engine, or say how to install it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise EsrganError(f"this needs {module}, which is not installed: pip install 'esrgan[{extra}]'") from error
+
+
+def trace(generator: Generator, *, half: bool = False) -> dict[str, Any]:
+    """The arguments of torch's exporters: the network, an example, and which sizes vary.
+
+    Networks that begin with pixel-unshuffle take multiples of its side only: elsewhere they would have to be padded.
+    """
+    dtype = torch.float16 if half else torch.float32
+    sides = [torch.export.Dim(name, min=2) for name in ("height", "width")]
+    if generator.config.unshuffle > 1:
+        sides = [generator.config.unshuffle * side for side in sides]
+    network = load_copy(generator).to(dtype)
+    example = torch.rand(EXAMPLE, dtype=dtype)
+    return {"mod": network, "args": (example,), "dynamic_shapes": ({2: sides[0], 3: sides[1]},)}
+
+
+def load_copy(generator: Generator) -> Generator:
+    """A copy that a conversion may change, without gradients."""
+    copy = Generator(generator.config, start="paper")
+    copy.load_state_dict(generator.state_dict())
+    return copy.requires_grad_(False).eval()
+
+
+def write_onnx(generator: Generator, path: Path, *, half: bool) -> None:
+    """Write and check an ONNX file: ``input`` and ``output`` (1, 3, height, width), sizes free."""
+    onnx = engine("onnx", "onnx")
+    engine("onnxscript", "onnx")
+    traced = trace(generator, half=half)
+    program = torch.onnx.export(
+        traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"], dynamo=True, verbose=False,
+        input_names=["input"], output_names=["output"],
+    )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # the exporter's notes on this machine's source files
+    onnx.helper.set_model_props(model, {"esrgan": json.dumps(asdict(generator.config)), "scale": str(generator.scale)})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, path)
+
+
+def load_onnx(path: Path) -> Run:
+    """Run an ONNX file in onnxruntime."""
+    session = engine("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    dtype = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
+    return lambda lr: torch.from_numpy(session.run(None, {"input": lr.numpy().astype(dtype)})[0])
+
+
+def write_openvino(generator: Generator, path: Path, *, half: bool) -> None:
+    """Write an OpenVINO network, ``.xml`` and ``.bin``; with ``half`` only its weights are fp16."""
+    openvino = engine("openvino", "openvino")
+    traced = trace(generator)
+    program = torch.export.export(traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"])
+    model = openvino.convert_model(program)
+    model.inputs[0].set_names({"input"})
+    model.outputs[0].set_names({"output"})
+    model.set_rt_info(json.dumps(asdict(generator.config)), "esrgan")
+    openvino.save_model(model, path, compress_to_fp16=half)
+
+
+def load_openvino(path: Path) -> Run:
+    """Run an OpenVINO network on the CPU, in fp32."""
+    compiled = engine("openvino", "openvino").Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda lr: torch.from_numpy(np.array(compiled(lr.numpy())[0]))
+
+
+def write_pt2(generator: Generator, path: Path, *, half: bool) -> None:
+    """Write a program of torch.export, which runs without this package."""
+    traced = trace(generator, half=half)
+    program = torch.export.export(traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"])
+    torch.export.save(program, path, extra_files={"esrgan": json.dumps(asdict(generator.config))})
+
+
+def load_pt2(path: Path) -> Run:
+    """Run a program of torch.export."""
+    network = torch.export.load(path).module()
+    dtype = next(iter(network.state_dict().values())).dtype
+    return lambda lr: network(lr.to(dtype))
+
+
+def write_ncnn_pair(generator: Generator, path: Path, *, half: bool) -> None:
+    """Write an ncnn network, ``.param`` and ``.bin``, with the blobs ``data`` and ``output``."""
+    from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415
+
+    engine("ncnn", "ncnn")
+    write_ncnn(generator, path, path.with_suffix(".bin"), half=half)
+
+
+def load_ncnn(path: Path) -> Run:
+    """Run an ncnn network on the CPU, in fp32."""
+    ncnn = engine("ncnn", "ncnn")
+    net = ncnn.Net()
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{option}", False)
+    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
+        raise EsrganError(f"ncnn cannot load {path}")
+
+    def run(lr: Tensor) -> Tensor:
+        with net.create_extractor() as extractor:
+            extractor.input("data", ncnn.Mat(lr[0].numpy()).clone())
+            _, sr = extractor.extract("output")
+            return torch.from_numpy(np.array(sr))[None]
+
+    return run
+
+
+Write = Callable[..., None]
+ENGINES: dict[str, tuple[Write, Callable[[Path], Run]]] = {
+    ".onnx": (write_onnx, load_onnx),
+    ".xml": (write_openvino, load_openvino),
+    ".param": (write_ncnn_pair, load_ncnn),
+    ".pt2": (write_pt2, load_pt2),
+}
+"""How each format is written and how it is run."""

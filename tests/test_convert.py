@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from esrgan import EsrganError, Generator, GeneratorConfig, load_model, read_header, save_model
+from esrgan.convert import Dialect, convert, sha256, widened
+from esrgan.openmodeldb import write_openmodeldb
+
+TINY = {"channels": 8, "growth": 4, "blocks": 2}
+
+
+def saved(path: Path, **shape: object) -> Generator:
+    torch.manual_seed(0)
+    net = Generator(GeneratorConfig(**TINY | shape), start="paper").eval()
+    save_model(net, path, provenance={"licence": "CC0-1.0", "recipe": {"steps": 5, "batch": 4}})
+    return net
+
+
+def test_a_model_goes_to_the_old_architecture_and_back_unchanged(tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors", growth=32)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.pth", dialect="old")
+    convert(tmp_path / "b.pth", tmp_path / "c.safetensors")
+    back = load_model(tmp_path / "c.safetensors").state_dict()
+    assert all(torch.equal(tensor, back[name]) for name, tensor in net.state_dict().items())
+    assert read_header(tmp_path / "c.safetensors").provenance["converted_from"]["file"] == "b.pth"
+
+
+def test_the_header_goes_along(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors")
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", half=True)
+    assert read_header(tmp_path / "b.safetensors").provenance["licence"] == "CC0-1.0"
+    with safe_open(tmp_path / "b.safetensors", "pt") as file:
+        assert file.get_tensor("conv_first.weight").dtype == torch.float16
+
+
+@pytest.mark.parametrize("shape", [{}, {"plus": True}, {"scale": 1, "unshuffle": 4}])
+def test_more_growth_changes_nothing(shape: dict[str, int]) -> None:
+    net = Generator(GeneratorConfig(**TINY | shape), start="paper").eval()
+    wide, lr = widened(net), torch.rand(1, 3, 9, 11)
+    assert wide.config.growth == 32
+    with torch.inference_mode():
+        torch.testing.assert_close(wide(lr), net(lr), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("dialect", ["basicsr", "old"])
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_spandrel_loads_it_and_makes_the_same_picture(
+    scale: int, dialect: Dialect, suffix: str, tmp_path: Path
+) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    net = saved(tmp_path / "a.safetensors", growth=32, scale=scale)
+    convert(tmp_path / "a.safetensors", tmp_path / f"b{suffix}", dialect=dialect)
+    theirs = spandrel.ModelLoader().load_from_file(tmp_path / f"b{suffix}")
+    assert (theirs.architecture.id, theirs.scale) == ("ESRGAN", scale)
+    lr = torch.rand(1, 3, 13, 18)
+    with torch.inference_mode():
+        assert torch.equal(theirs.model.eval()(lr), net(lr))
+
+
+@pytest.mark.parametrize("shape", [{"scale": 2, "unshuffle": 2}, {"plus": True}, {"growth": 16}])
+def test_spandrel_loads_networks_of_special_shape(shape: dict[str, int], tmp_path: Path) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    net = saved(tmp_path / "a.safetensors", **{"growth": 32} | shape)
+    result = convert(tmp_path / "a.safetensors", tmp_path / "b.pth", dialect="old")
+    assert ("padded from 16 to 32" in result.note) == ("growth" in shape)
+    theirs, lr = spandrel.ModelLoader().load_from_file(tmp_path / "b.pth"), torch.rand(1, 3, 13, 18)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs.model.eval()(lr), net(lr), atol=1e-6, rtol=0)
+
+
+def test_our_own_file_is_read_by_spandrel_as_it_is(tmp_path: Path) -> None:
+    spandrel = pytest.importorskip("spandrel")
+    net, lr = saved(tmp_path / "a.safetensors", growth=32), torch.rand(1, 3, 9, 8)
+    with torch.inference_mode():
+        assert torch.equal(spandrel.ModelLoader().load_from_file(tmp_path / "a.safetensors").model.eval()(lr), net(lr))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dialect", "said"),
+    [
+        ({"variant": "subpixel"}, "basicsr", "sub-pixel"),
+        ({"scale": 3}, "old", "x3"),
+        ({"plus": True}, "basicsr", "--to old"),
+        ({}, "esrgan", "--to basicsr"),
+    ],
+)
+def test_what_a_dialect_cannot_hold_is_refused(
+    shape: dict[str, object], dialect: Dialect, said: str, tmp_path: Path
+) -> None:
+    saved(tmp_path / "a.safetensors", **shape)
+    with pytest.raises(EsrganError, match=said):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.pth", dialect=dialect)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.safetensors"]
+
+
+def test_weights_too_large_for_fp16_are_not_written(tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        net.conv_last.weight[0] = 1e6
+    save_model(net, tmp_path / "a.safetensors")
+    with pytest.raises(EsrganError, match="not finite"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", half=True)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors")
+    with pytest.raises(EsrganError, match="esrgan export"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.onnx")
+
+
+def test_openmodeldb_metadata_has_what_the_data_base_requires(tmp_path: Path) -> None:
+    saved(tmp_path / "4x_tiny.safetensors")
+    write_openmodeldb(tmp_path / "4x_tiny.safetensors", tmp_path / "m.json")
+    entry = json.loads((tmp_path / "m.json").read_text())
+    assert (entry["architecture"], entry["scale"], entry["size"]) == ("esrgan", 4, ["8nf", "2nb"])
+    assert entry["license"] == "CC0-1.0"
+    assert entry["trainingIterations"] == 5
+    assert entry["resources"][0]["sha256"] == sha256(tmp_path / "4x_tiny.safetensors")
