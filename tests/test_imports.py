@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "esrgan"
 ORDER = (
-    {"errors", "config", "files"},
+    {"errors", "config", "files", "weight_file"},
     {"resize", "tiling", "losses", "picture_reader", "pretrained", "images", "metrics", "devices"},
     {"generator", "discriminator", "vgg"},
     {"model_file", "data", "players", "pairs", "interpolate"},

@@ -17,11 +17,12 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
-def test_tensors_are_read_from_both_kinds_of_file_in_fp32(tmp_path):
-    tensors = {"a": torch.arange(3.0).half()}
+def test_tensors_are_read_from_every_kind_of_file_in_fp32(tmp_path):
+    tensors = {"a": torch.arange(3.0).half(), "b": torch.ones(1)}
     torch.save(tensors, tmp_path / "w.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)  # as torchvision's VGG19
     save_file(tensors, tmp_path / "w.safetensors")
-    for name in ("w.pth", "w.safetensors"):
+    for name in ("w.pth", "old.pth", "w.safetensors"):
         found = pretrained.read(tmp_path / name)["a"]
         assert found.dtype == torch.float32
         assert found.tolist() == [0, 1, 2]

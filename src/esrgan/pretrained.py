@@ -3,16 +3,12 @@
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import cast
-from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from esrgan.errors import EsrganError
+from esrgan.weight_file import read_weights
 
 CONNECT_SECONDS = 10
 
@@ -62,7 +58,7 @@ def fetch(weights: Weights) -> Path:
         question = urllib.request.Request(weights.url, method="HEAD")  # noqa: S310 - one of the addresses above
         urllib.request.urlopen(question, timeout=CONNECT_SECONDS).close()  # noqa: S310 - torch.hub waits for ever
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=weights.sha256)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise EsrganError(
             f"cannot fetch {weights.url} ({error}); give a file with {weights.option} FILE, or put it at {path}"
         ) from error
@@ -77,16 +73,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise EsrganError(f"there is no weight file {path}")
-    try:
-        tensors = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
-        )
-        return {name: tensor.float() for name, tensor in tensors.items()}
-    except (SafetensorError, UnpicklingError, AttributeError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EsrganError(f"{path} is not a file of weights ({reason})") from error
+    return {name: tensor.float() for name, tensor in read_weights(path).tensors.items()}
 
 
 def pick(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], path: Path | str) -> dict[str, Tensor]:
