@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
@@ -59,7 +59,17 @@ def save_model(
     if provenance:
         metadata["provenance"] = json.dumps(provenance, ensure_ascii=False)
     with replacing(path) as temporary:
-        save_file(weights, temporary, metadata)
+        temporary.write_bytes(_ordered(save(weights, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the library shuffles it, and equal models shall be equal files."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_header(path: Path) -> Header:
