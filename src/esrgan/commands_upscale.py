@@ -21,8 +21,17 @@ SPEED = Group("Speed and memory", sort_key=4)
 Positive = validators.Number(gt=0)
 
 
+def _no_options(_: Any, inputs: list[Path]) -> None:
+    """Say that an option is unknown, where it came through as an input because ``-`` is one."""
+    for path in inputs:
+        if str(path).startswith("-") and str(path) != "-":
+            raise ValueError(f"Unknown option: {path}. For a file of that name write ./{path}")
+
+
 def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
-    inputs: Annotated[list[Path], Parameter(name="INPUTS", negative=())],
+    inputs: Annotated[
+        list[Path], Parameter(name="INPUTS", negative=(), allow_leading_hyphen=True, validator=_no_options)
+    ],
     /,
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,

@@ -180,7 +180,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             )
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
-        if job.target.resolve() in sources:
+        if job.target != STDIO and job.target.resolve() in sources:
             raise EsrganError(
                 f"{job.target} is itself an input and would be overwritten; choose another --out or --name"
             )

@@ -17,6 +17,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from esrgan.containers import is_animated_png, is_lossless_webp, is_whole_gif
 from esrgan.errors import EsrganError
 
 LIMIT_PIXELS = 300_000_000
@@ -183,21 +184,14 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
             stream, _ = _stream(source, name)
             image, _ = _load(stream, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
-        lossless = kind == "webp" and _lossless_webp(source)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            if kind == "gif" and not is_whole_gif(file):
+                raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
+            if kind == "png" and is_animated_png(file):
+                notes = (*notes, "only the first frame, as libvips does not read animated PNG")
+            lossless = kind == "webp" and is_lossless_webp(file)
         image = shown(image, frames, name)
         return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=lossless, notes=notes)
-
-
-def _lossless_webp(source: Path | bytes) -> bool:
-    """Whether the first frame of a WebP is coded without loss."""
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            if header[:4] in (b"VP8 ", b"VP8L"):
-                return header[:4] == b"VP8L"
-            length = int.from_bytes(header[4:], "little")
-            file.seek(16 if header[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # a frame holds chunks too
-    return False
 
 
 def _stream(source: Path | bytes, name: str) -> tuple[pyvips.Source, str]:

@@ -44,16 +44,19 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     Raises:
         EsrganError: The overlap leaves nothing of the tile.
     """
+    if overlap < 0:
+        raise EsrganError(f"the overlap is {overlap}; it must be 0 or more")
     overlap += -overlap % STEP
-    kept = (tile - 2 * overlap) // STEP * STEP
-    if overlap < 0 or kept < STEP:
+    kept = (tile - 2 * overlap) // STEP  # in steps, like the next two
+    if kept < 1:
         raise EsrganError(
             f"a tile of {tile} pixels is too small for an overlap of {overlap}; it must be {2 * overlap + STEP} or more"
         )
     if length <= tile:
         return [Span(0, length, 0, length)]
-    count = -(-length // kept)
-    cuts = [i * length // count // STEP * STEP for i in range(count)] + [length]
+    steps = -(-length // STEP)
+    count = -(-steps // kept)
+    cuts = [i * steps // count * STEP for i in range(count)] + [length]
     return [Span(start, stop, max(start - overlap, 0), min(stop + overlap, length)) for start, stop in pairwise(cuts)]
 
 

@@ -1,0 +1,51 @@
+"""What libvips does not tell of a picture file, read from the file's own structure."""
+
+import os
+from typing import BinaryIO
+
+
+def is_lossless_webp(file: BinaryIO) -> bool:
+    """Whether the first frame of a WebP is coded without loss."""
+    file.seek(12)
+    while len(header := file.read(8)) == 8:
+        if header[:4] in (b"VP8 ", b"VP8L"):
+            return header[:4] == b"VP8L"
+        length = int.from_bytes(header[4:], "little")
+        file.seek(16 if header[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # a frame holds chunks too
+    return False
+
+
+def is_animated_png(file: BinaryIO) -> bool:
+    """Whether a PNG announces frames before its pixels; libvips reads the first picture only."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8 and header[4:] != b"IDAT":
+        if header[4:] == b"acTL":
+            return True
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
+def is_whole_gif(file: BinaryIO) -> bool:
+    """Whether a GIF goes on to its trailer; libvips shows one cut between two frames as if it were shorter."""
+    file.seek(10)
+    file.seek(2 + _table(file.read(1)), os.SEEK_CUR)
+    while block := file.read(1):
+        if block == b";":
+            return True
+        if block == b",":  # a frame: place, local colours, code size
+            place = file.read(9)
+            file.seek(_table(place[8:]) + 1, os.SEEK_CUR)
+        elif block == b"!":
+            file.seek(1, os.SEEK_CUR)
+        elif block != b"\0":
+            return False
+        else:
+            continue
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return False
+
+
+def _table(flags: bytes) -> int:
+    """Bytes of the colour table that a GIF's flags announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

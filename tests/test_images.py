@@ -1,0 +1,159 @@
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import camera_exif, photo, red_disc, waves
+from PIL import Image
+
+from esrgan.errors import EsrganError
+from esrgan.images import find_images, read_bytes8, read_rgb, write_rgb
+from esrgan.picture_reader import open_picture
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    image = torch.from_numpy(waves(20, 30)).permute(2, 0, 1).float() / 255
+    for suffix in ("png", "tif", "PNG"):
+        write_rgb(image, tmp_path / "sub" / f"a.{suffix}")
+        assert torch.equal(read_rgb(tmp_path / "sub" / f"a.{suffix}"), image)
+    assert torch.equal(read_bytes8(tmp_path / "sub" / "a.png"), (image.permute(1, 2, 0) * 255).round().byte())
+    write_rgb(image, tmp_path / "a.jpg")
+    assert (read_rgb(tmp_path / "a.jpg") - image).abs().mean() < 0.01
+
+
+def test_values_are_rounded_not_truncated(tmp_path):
+    write_rgb(torch.full((3, 2, 2), 100.6 / 255), tmp_path / "a.png")
+    assert read_bytes8(tmp_path / "a.png").unique().tolist() == [101]
+
+
+def test_no_picture_is_written_of_values_that_are_not_finite_or_in_an_unknown_format(tmp_path):
+    with pytest.raises(EsrganError, match="not finite"):
+        write_rgb(torch.full((3, 2, 2), torch.nan), tmp_path / "a.png")
+    with pytest.raises(EsrganError, match=r"cannot write .*a\.xyz"):
+        write_rgb(torch.zeros(3, 2, 2), tmp_path / "a.xyz")
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_kind_of_file_is_read_as_a_viewer_shows_it(kinds):
+    for path in kinds:
+        with Image.open(path) as image:
+            expected = np.asarray(image.convert("RGB") if image.mode not in ("RGBA", "I;16") else image)
+        rgb = read_rgb(path)
+        assert rgb.dtype == torch.float32
+        assert rgb.shape[0] == 3
+        if path.name in ("rgb.jpg", "cmyk.jpg") or "disc" in path.name:
+            continue  # their own tests
+        if expected.ndim == 2:
+            expected = np.repeat(expected[..., None] / 257, 3, 2)
+        assert np.abs(rgb.permute(1, 2, 0).numpy() * 255 - expected).mean() < 2.5, path.name
+
+
+def test_orientation_is_applied(tmp_path):
+    for orientation in range(1, 9):
+        for suffix in ("jpg", "png", "webp", "tif"):
+            path = tmp_path / f"a.{suffix}"
+            photo().save(path, exif=camera_exif(orientation), **({"quality": 95} if suffix in ("jpg", "webp") else {}))
+            expected = np.asarray(_upright(photo(), orientation))
+            assert np.abs(read_bytes8(path).numpy().astype(int) - expected).mean() < 3, (orientation, suffix)
+
+
+def _upright(image, orientation):
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)
+    return image if turn is None else image.transpose(Image.Transpose(turn))
+
+
+def test_16_bits_are_used_in_full(tmp_path):
+    Image.fromarray(np.array([[0, 1, 256, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert torch.allclose(read_rgb(tmp_path / "a.png")[0, 0] * 65535, torch.tensor([0.0, 1, 256, 65535]))
+
+
+def test_transparency_is_over_white(tmp_path):
+    red_disc().save(tmp_path / "a.png")
+    image = read_bytes8(tmp_path / "a.png")
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[24, 32].tolist() == [255, 0, 0]
+
+
+def test_cmyk_becomes_srgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "white.jpg")
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    assert read_bytes8(tmp_path / "white.jpg").min() > 250
+    red = read_bytes8(tmp_path / "red.jpg")[0, 0].tolist()
+    assert red[0] > 200
+    assert max(red[1:]) < 80
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"", "empty file"), (b"hello", "not a picture"), (b"\x89PNG\r\n\x1a\n", "damaged"), (b"\xff\xd8\xff\xe0", "damaged"),
+    (b"GIF89a", "damaged"), (b"RIFF\0\0\0\0WEBP", "damaged"), (b"II*\0", "damaged"),
+])  # fmt: skip
+def test_what_is_no_picture_is_named(tmp_path, content, words):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(EsrganError, match=words) as error:
+        read_rgb(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        os.chdir(tmp_path)  # socket paths are short
+        server.bind("socket.png")
+        for name in ("fifo.png", "folder.png", "socket.png", "loop.png", "nothing.png"):
+            with pytest.raises(EsrganError, match=name):
+                read_rgb(tmp_path / name)
+
+
+def test_truncated_pictures_are_refused(kinds, tmp_path):
+    for path in kinds:
+        data = path.read_bytes()
+        for share in (0.3, 0.6, 0.9):
+            short = tmp_path / path.name
+            short.write_bytes(data[: int(len(data) * share)])
+            if path.name not in ("dot.png", "thin.png", "pages.tif"):
+                with pytest.raises(EsrganError):
+                    read_rgb(short)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(EsrganError, match="decompression bomb"):
+        read_rgb(tmp_path / "bomb.png")
+    with pytest.raises(EsrganError, match="limit of 100"):
+        open_picture(tmp_path / "bomb.png", limit_pixels=100)
+
+
+def test_odd_names_are_no_trouble(tmp_path):
+    for name in ("a[page=1].png", "ünïcödé 図.png", "new\nline.png", "-dash.png", os.fsdecode(b"\xff\xfe.png")):
+        write_rgb(torch.zeros(3, 4, 4), tmp_path / name)
+        assert read_rgb(tmp_path / name).shape == (3, 4, 4)
+    assert len(find_images([tmp_path])) == 5
+    (tmp_path / "new\nline2.png").write_bytes(b"x")
+    with pytest.raises(EsrganError) as error:
+        read_rgb(tmp_path / "new\nline2.png")
+    assert "\n" not in str(error.value)
+
+
+def test_find_images_takes_files_folders_and_lists(tmp_path):
+    for name in ("b.png", "sub/a.JPG", "sub/deep/c.webp", "sub/.hidden.png", ".cache/d.png", "notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "sub" / "again").symlink_to(tmp_path)
+    (tmp_path / "list.txt").write_text("# two of them\nb.png\n\nsub/deep\n")
+    assert find_images([tmp_path]) == [tmp_path / n for n in ("b.png", "sub/a.JPG", "sub/deep/c.webp")]
+    assert find_images([tmp_path / "list.txt"]) == [tmp_path / n for n in ("b.png", "sub/deep/c.webp")]
+    assert find_images([tmp_path / "b.png", tmp_path / "b.png"]) == [tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "list.txt"])
+def test_find_images_says_what_is_missing(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("gone.png\n")
+    with pytest.raises(EsrganError, match=r"gone\.png" if name == "list.txt" else name):
+        find_images([Path(tmp_path, name)])

@@ -1,0 +1,133 @@
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from conftest import waves
+from torch import nn
+
+from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+from esrgan.upscaler import Upscaler
+
+
+class Odd(Generator):
+    """A network whose output a test chooses."""
+
+    def __init__(self, forward):
+        super().__init__(GeneratorConfig(channels=3, growth=1, blocks=1))
+        self.made = forward
+
+    def forward(self, lr):
+        return self.made(lr)
+
+
+def nearest(lr):
+    return nn.functional.interpolate(lr, scale_factor=4, mode="nearest")
+
+
+def picture(height=70, width=90):
+    return torch.from_numpy(waves(height, width, 3, float)).permute(2, 0, 1)[None].float()
+
+
+def test_it_equals_the_network(network, upscaler):
+    image = picture(140, 130)
+    with torch.no_grad():
+        expected = network(image).clamp(0, 1)
+    assert torch.allclose(upscaler(image), expected, atol=1e-5)
+    assert upscaler(image).requires_grad is False
+    upscaler(image).add_(1)  # an ordinary tensor
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 90), (90, 3), (17, 15), (65, 64)])
+def test_every_size_comes_out_larger_and_of_the_same_colour(upscaler, size):
+    image = picture(*size)
+    sr = upscaler(image)
+    assert sr.shape == (1, 3, 4 * size[0], 4 * size[1])
+    assert (sr.mean((-2, -1)) - image.mean((-2, -1))).abs().max() < 0.02
+
+
+def test_the_callers_network_is_left_as_it_was(network):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    Upscaler(network, device="cpu", precision="bf16")(picture(20, 20))
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in network.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_eight_threads_may_share_one(upscaler):
+    images = [picture(40 + 5 * i, 60 - 3 * i) for i in range(8)]
+    alone = [upscaler(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(upscaler, images * 4))
+    assert all(torch.equal(a, b) for a, b in zip(alone * 4, together, strict=True))
+
+
+def test_a_tile_that_overflows_in_16_bits_is_redone_in_fp32():
+    network = Odd(lambda lr: nearest(lr) if lr.dtype == torch.float32 else nearest(lr) * torch.inf)
+    image = picture()
+    sr = Upscaler(network, device="cpu", precision="bf16")(image)
+    assert torch.equal(sr, nearest(image))
+
+
+def test_a_tile_whose_colour_moves_in_16_bits_is_redone_in_fp32():
+    network = Odd(lambda lr: nearest(lr) if lr.dtype == torch.float32 else nearest(lr) * 0.9)
+    assert torch.equal(Upscaler(network, device="cpu", precision="bf16")(picture()), nearest(picture()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(lambda lr: nearest(lr) * torch.nan, "not finite"), (lambda lr: nearest(lr) * 0, "one colour")]
+)
+def test_a_broken_network_is_an_error_not_a_picture(spoil, words):
+    with pytest.raises(EsrganError, match=words):
+        Upscaler(Odd(spoil), device="cpu")(picture())
+
+
+def test_a_picture_of_one_colour_may_stay_so():
+    network = Odd(nearest)
+    assert Upscaler(network, device="cpu")(torch.full((1, 3, 20, 20), 0.5)).unique().tolist() == [0.5]
+
+
+def test_out_of_memory_leads_to_smaller_tiles_and_is_said_once(caplog):
+    def fits_100(lr):
+        if max(lr.shape[-2:]) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return nearest(lr)
+
+    image = picture(300, 280)
+    with caplog.at_level(logging.WARNING):
+        sr = Upscaler(Odd(fits_100), device="cpu", precision="fp32")(image)
+    assert torch.equal(sr, nearest(image))
+    assert len(caplog.records) == 1
+    assert "--tile" in caplog.text
+
+
+def test_out_of_memory_in_the_smallest_tile_names_what_to_change():
+    def never(lr):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(EsrganError, match="out of memory on cpu even with tiles"):
+        Upscaler(Odd(never), device="cpu")(picture())
+
+
+def test_other_errors_of_the_network_come_through():
+    def bug(lr):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        Upscaler(Odd(bug), device="cpu")(picture())
+
+
+@pytest.mark.parametrize("image", [
+    torch.rand(3, 8, 8), torch.rand(1, 4, 8, 8), torch.rand(1, 3, 0, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+    torch.full((1, 3, 8, 8), torch.nan),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused(upscaler, image):
+    with pytest.raises(EsrganError):
+        upscaler(image)
+
+
+@pytest.mark.parametrize("options", [{"device": "toaster"}, {"precision": "fp8"}, {"tile": 20}, {"overlap": -1}])
+def test_unknown_options_are_refused(network, options):
+    with pytest.raises(EsrganError):
+        Upscaler(network, **({"device": "cpu"} | options))
