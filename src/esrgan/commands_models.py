@@ -1,0 +1,155 @@
+"""The verbs that move models about: ``convert``, ``export``, ``interpolate``, ``models show``, ``push``, ``pull``."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+
+def convert_command(
+    model: str,
+    out: Path,
+    /,
+    *,
+    to: Literal["esrgan", "basicsr", "old"] | None = None,
+    half: Annotated[bool, Parameter(negative=())] = False,
+    openmodeldb: Path | None = None,
+) -> None:
+    """Write a model file of any dialect in another, and prove that it is the same network.
+
+    Args:
+        model: A model file (.safetensors, .pth, ncnn .param) or the name of a model at hand.
+        out: The file to write, .safetensors or .pth.
+        to: esrgan: ours. basicsr: Real-ESRGAN's names, which nearly every program reads. old: the names of 2018.
+            [esrgan for .safetensors, basicsr for .pth]
+        half: Store 16-bit weights.
+        openmodeldb: Also write the metadata that OpenModelDB wants, as JSON, to this file.
+    """
+    from esrgan.convert import convert  # noqa: PLC0415 - torch only when asked for
+    from esrgan.openmodeldb import write_openmodeldb  # noqa: PLC0415
+
+    result = convert(_find(model), out, dialect=to, half=half)
+    print(f"{out}: {result.dialect}")
+    for line in (*result.parity, *([result.note] if result.note else [])):
+        print(f"  {line}")
+    if openmodeldb:
+        write_openmodeldb(out, openmodeldb)
+        print(f"{openmodeldb}: fill in what is empty")
+
+
+def export_command(
+    model: str,
+    out: Path,
+    /,
+    *,
+    half: Annotated[bool, Parameter(negative=())] = False,
+    picture: Path | None = None,
+) -> None:
+    """Write a model for another engine, and prove there that it is the same network.
+
+    Args:
+        model: A model file or the name of a model at hand.
+        out: Ends in .onnx, .xml (OpenVINO), .param (ncnn) or .pt2 (torch.export).
+        half: 16-bit weights; in ONNX and torch.export also 16-bit pictures in and out.
+        picture: A picture to compare with. [one made for the purpose]
+    """
+    from esrgan.export import export  # noqa: PLC0415
+
+    rows = export(_find(model), out, half=half, picture=picture)
+    print(out)
+    for row in rows:
+        print(f"  {row}")
+
+
+def interpolate_command(
+    *models: str,
+    alpha: float | None = None,
+    weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    out: Path,
+) -> None:
+    """Blend networks of one family: a PSNR and a GAN model by --alpha, or several models by --weights.
+
+    Args:
+        models: Model files of any dialect, or names of models at hand.
+        alpha: Share of the second of two models, 0 to 1.
+        weights: One for each model, of any sum.
+        out: The model file to write, .safetensors.
+    """
+    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.interpolate import blend  # noqa: PLC0415
+    from esrgan.model_file import load_model, save_model  # noqa: PLC0415
+
+    if alpha is not None and weights:
+        raise EsrganError("give either --alpha or --weights")
+    if alpha is not None:
+        if len(models) != 2 or not 0 <= alpha <= 1:
+            raise EsrganError("--alpha blends two models and is from 0 to 1; for more give --weights")
+        weights = (1 - alpha, alpha)
+    paths = [_find(model) for model in models]
+    network = blend([load_model(path) for path in paths], weights)
+    save_model(network, out, provenance=_blended(paths, weights))
+    print(out)
+
+
+def show_command(model: str, /, *, speed: bool = True) -> None:
+    """Tell what a model file is: its network, licence and origin, and what it costs on this machine.
+
+    Args:
+        model: A model file of any dialect, or the name of a model at hand.
+        speed: Measure how long it takes; some seconds.
+    """
+    from esrgan.describe import describe  # noqa: PLC0415
+
+    for name, value in describe(_find(model), speed=speed).items():
+        print(f"{name:<15} {value}")
+
+
+def push_command(
+    model: Path,
+    repository: str,
+    /,
+    *,
+    preview: tuple[Path, ...] = (),
+    private: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Upload a model to the Hugging Face Hub, with a card made from its header.
+
+    Args:
+        model: A model file of ours.
+        repository: owner/name on the Hub; made where there is none.
+        preview: A picture for the card; may be given several times.
+        private: Make a new repository visible to you only.
+    """
+    from esrgan.hub import push  # noqa: PLC0415
+
+    print(push(model, repository, previews=preview, private=private))
+
+
+def pull_command(repository: str, /) -> None:
+    """Fetch a model from the Hugging Face Hub into its ordinary cache; afterwards `--model hf:owner/name` is offline.
+
+    Args:
+        repository: owner/name on the Hub.
+    """
+    from esrgan.hub import pull  # noqa: PLC0415
+
+    print(pull(repository, refresh=True))
+
+
+def _blended(paths: list[Path], weights: tuple[float, ...]) -> dict[str, Any]:
+    from esrgan.interpolate import blend_provenance  # noqa: PLC0415
+    from esrgan.model_file import read_header  # noqa: PLC0415
+
+    names, sources = [path.stem for path in paths], [read_header(path).provenance for path in paths]
+    shares = [weight / sum(weights) for weight in weights]
+    if len(paths) == 2:
+        return blend_provenance(names, sources, shares[1])
+    rows = zip(names, shares, sources, strict=True)
+    models = [{"name": name, "share": share, "provenance": source} for name, share, source in rows]
+    return {"stage": "interpolated", "models": models}
+
+
+def _find(model: str) -> Path:
+    from esrgan.library import find_model  # noqa: PLC0415
+
+    return find_model(model)

@@ -1,0 +1,75 @@
+"""What a model file is, for people: its network, where it comes from, what it costs on this machine."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from esrgan.config import GeneratorConfig
+from esrgan.generator import Generator
+from esrgan.model_file import load_model, read_model
+from esrgan.upscaler import Upscaler
+
+SAMPLE = 64
+"""Side of the LR picture that the speed is measured with."""
+
+
+def describe(path: Path, *, speed: bool = True) -> dict[str, str]:
+    """Names and values, in the order to print them.
+
+    Args:
+        path: A model file of any dialect.
+        speed: Measure the time per megapixel, too; some seconds.
+    """
+    model, generator = read_model(path), load_model(path)
+    config, about = model.header.config, dict(model.header.provenance)
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    facts = {
+        "file": str(path),
+        "dialect": model.dialect,
+        "stored": model.storage,
+        "network": network(config),
+        "scale": f"x{config.scale}",
+        "parameters": f"{parameters:,}",
+        "work": f"{megaflops(config):,.1f} MFLOP per pixel of the input",
+    }
+    if speed:
+        facts["speed"] = _speed(generator)
+    facts["licence"] = str(about.pop("licence", "not stated in the file; ask where you have it from"))
+    return facts | dict(_flat(about))
+
+
+def network(config: GeneratorConfig) -> str:
+    """The network's shape in one line."""
+    kind = "ESRGAN+" if config.plus else f"ESRGAN, {config.variant}"
+    unshuffle = f", pixel-unshuffle {config.unshuffle}" if config.unshuffle > 1 else ""
+    return f"{kind}: {config.blocks} blocks, {config.channels} channels, growth {config.growth}{unshuffle}"
+
+
+def megaflops(config: GeneratorConfig) -> float:
+    """Millions of floating-point operations (two to a multiply-add) per LR pixel."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        Generator(config, start="paper")(torch.empty(1, 3, SAMPLE, SAMPLE))
+    return float(counter.get_total_flops()) / SAMPLE**2 / 1e6
+
+
+def _speed(generator: Generator) -> str:
+    upscaler = Upscaler(generator)
+    upscaler(torch.rand(1, 3, 16, 16))  # the first call prepares
+    start = time.perf_counter()
+    upscaler(torch.rand(1, 3, SAMPLE, SAMPLE))
+    seconds = time.perf_counter() - start
+    megapixels = (SAMPLE * generator.scale) ** 2 / 1e6
+    where = f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
+    return f"{seconds / megapixels:.2g} s per megapixel of the result ({where})"
+
+
+def _flat(about: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in about.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)

@@ -1,0 +1,143 @@
+"""Models on the Hugging Face Hub: one repository is one model file, its card and some pictures."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from esrgan.errors import EsrganError
+from esrgan.model_file import Header, read_model
+
+PREFIX = "hf:"
+SUFFIXES = (".safetensors", ".pth")
+NAME = "model.safetensors"
+
+
+def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None, cache: Path | None = None) -> Path:
+    """The model file of the repository ``owner/name`` (``hf:`` before it may stay), from huggingface_hub's own cache.
+
+    Args:
+        repository: ``owner/name``, or ``owner/name/file`` where there are several model files.
+        refresh: Ask the Hub whether there is a newer one. Otherwise what is in the cache is taken, without a network.
+        endpoint: Another Hub than ``HF_ENDPOINT`` or huggingface.co.
+        cache: Another cache than huggingface_hub's.
+
+    Raises:
+        EsrganError: No such repository, several model files or none in it, no network, or no huggingface_hub.
+    """
+    hub = _hub()
+    owner, _, rest = repository.removeprefix(PREFIX).partition("/")
+    name, _, wanted = rest.partition("/")
+    repo_id = f"{owner}/{name}"
+    if not refresh:
+        try:
+            folder = Path(hub.snapshot_download(repo_id, local_files_only=True, cache_dir=cache))
+            return folder / _choose(repo_id, wanted, [str(p.relative_to(folder)) for p in folder.rglob("*.*")])
+        except (hub.errors.LocalEntryNotFoundError, EsrganError, ValueError):
+            pass  # not in the cache, or not that file of it
+    with _explained(hub, repo_id):
+        info = hub.HfApi(endpoint=endpoint).model_info(repo_id)
+        file = _choose(repo_id, wanted, [sibling.rfilename for sibling in info.siblings or ()])
+        return Path(hub.hf_hub_download(repo_id, file, endpoint=endpoint, cache_dir=cache))
+
+
+def push(
+    model: Path, repository: str, *, previews: Sequence[Path] = (), private: bool = False, endpoint: str | None = None
+) -> str:
+    """Upload ``model`` as the one model file of ``owner/name``, with a card made from its header; gives the address.
+
+    Args:
+        model: A model file of ours; others are to be converted first.
+        repository: ``owner/name``; made where there is none.
+        previews: Pictures that the card shows.
+        private: Make a new repository visible to its owner only.
+        endpoint: Another Hub than ``HF_ENDPOINT`` or huggingface.co.
+
+    Raises:
+        EsrganError: Not a model file of ours, a picture that is missing, no permission, or no huggingface_hub.
+    """
+    hub = _hub()
+    found = read_model(model)
+    if found.dialect != "esrgan":
+        raise EsrganError(f"{model} has no header to make a card from; `esrgan convert {model} OUT.safetensors` first")
+    missing = [path for path in previews if not path.is_file()]
+    if missing:
+        raise EsrganError(f"there is no picture {missing[0]}")
+    repo_id = repository.removeprefix(PREFIX)
+    pictures = {f"previews/{path.name}": path for path in previews}
+    text = card(repo_id, found.header, list(pictures))
+    files = {NAME: model, "README.md": text.encode(), **pictures}
+    with _explained(hub, repo_id):
+        api = hub.HfApi(endpoint=endpoint)
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+        api.create_commit(repo_id, operations, commit_message=f"{model.stem}")
+        return str(url)
+
+
+def card(repo_id: str, header: Header, previews: Sequence[str] = ()) -> str:
+    """The README of a model's repository, in Markdown with the Hub's metadata before it."""
+    config, about = header.config, header.provenance
+    licence = str(about.get("licence", "other"))
+    lines = [
+        "---",
+        f"license: {licence.lower()}",
+        "library_name: esrgan",
+        "pipeline_tag: image-to-image",
+        "tags: [super-resolution, esrgan]",
+        "---",
+        f"# {Path(repo_id).name}",
+        "",
+        f"ESRGAN, x{config.scale}: {config.blocks} blocks, {config.channels} channels, growth {config.growth}.",
+        "",
+        f"    esrgan upscale photo.jpg --model {PREFIX}{repo_id}",
+        "",
+        *(f"![{Path(name).stem}]({name})" for name in previews),
+        "",
+        "## What the model file says of itself",
+        "",
+        *_bullets(about),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _bullets(about: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in about.items():
+        if isinstance(value, dict):
+            yield f"{indent}- {name}:"
+            yield from _bullets(value, indent + "  ")
+        else:
+            yield f"{indent}- {name}: {value}"
+
+
+def _choose(repo_id: str, wanted: str, names: Sequence[str]) -> str:
+    models = [name for name in names if name.endswith(SUFFIXES)]
+    if wanted in models or (not wanted and len(models) == 1):
+        return wanted or models[0]
+    if not wanted and NAME in models:
+        return NAME
+    if not models:
+        raise EsrganError(f"{repo_id} has no model file ({' or '.join(SUFFIXES)})")
+    raise EsrganError(f"{repo_id} has several files; choose one: {', '.join(f'{repo_id}/{name}' for name in models)}")
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub  # noqa: PLC0415 - an extra
+        import huggingface_hub.errors  # noqa: PLC0415
+    except ImportError as error:
+        raise EsrganError("this needs huggingface_hub: pip install 'esrgan[hub]'") from error
+    return huggingface_hub
+
+
+@contextmanager
+def _explained(hub: Any, repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    except hub.errors.RepositoryNotFoundError as error:
+        raise EsrganError(
+            f"there is no model {repo_id} on the Hub, or it is not yours to use: `hf auth login`"
+        ) from error
+    except (hub.errors.HTTPError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EsrganError(f"the Hub cannot be used for {repo_id} ({reason})") from error

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from esrgan import Generator, GeneratorConfig, load_model, read_header, save_model
+from esrgan.cli import main
+from esrgan.convert import convert
+from esrgan.describe import megaflops
+
+TINY = GeneratorConfig(channels=8, growth=4, blocks=1)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[str]:
+    """Three networks of one shape, in three dialects."""
+    paths = []
+    for i, licence in enumerate(("CC0-1.0", "MIT", "CC-BY-4.0")):
+        torch.manual_seed(i)
+        save_model(Generator(TINY), tmp_path / f"{i}.safetensors", provenance={"licence": licence, "data": {"n": 3}})
+        paths.append(tmp_path / f"{i}.safetensors")
+    torch.save({"params_ema": load_model(paths[1]).state_dict()}, tmp_path / "b.pth")
+    torch.save({f"module.{k}": v for k, v in load_model(paths[2]).state_dict().items()}, tmp_path / "c.pth")
+    return [str(paths[0]), str(tmp_path / "b.pth"), str(tmp_path / "c.pth")]
+
+
+def test_convert_writes_and_reports(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", models[0], str(tmp_path / "o.pth"), "--to", "old", "--half",
+                 "--openmodeldb", str(tmp_path / "o.json")]) == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert "o.pth: old" in said
+    assert said.count("largest difference") == 2
+    assert "growth was padded from 4 to 32" in said
+    assert (tmp_path / "o.json").is_file()
+    assert load_model(tmp_path / "o.pth").config.growth == 32
+
+
+def test_export_writes_and_reports(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", models[1], str(tmp_path / "o.pt2")]) == 0
+    assert capsys.readouterr().out.count("PSNR") == 2
+    assert (tmp_path / "o.pt2.parity.json").is_file()
+
+
+def test_show_tells_network_licence_origin_and_speed(models: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", models[0]]) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "1 blocks, 8 channels, growth 4",
+        "x4",
+        "CC0-1.0",
+        "data.n",
+        "s per megapixel",
+        "safetensors, float32",
+    ):
+        assert part in said
+    assert main(["models", "show", models[1], "--no-speed"]) == 0
+    assert "not stated in the file" in capsys.readouterr().out
+
+
+def test_models_of_two_dialects_blend(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "o.safetensors"
+    assert main(["interpolate", models[0], models[1], "--alpha", "0.25", "--out", str(out)]) == 0
+    a, b, found = (load_model(path).conv_first.weight for path in (models[0], models[1], out))
+    torch.testing.assert_close(found, 0.75 * a + 0.25 * b)
+    assert read_header(out).provenance["alpha"] == 0.25
+
+
+def test_more_than_two_models_blend_by_weights(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "o.safetensors"
+    assert main(["interpolate", *models, "--weights", "1", "1", "2", "--out", str(out)]) == 0
+    a, b, c, found = (load_model(path).conv_first.weight for path in (*models, out))
+    torch.testing.assert_close(found, 0.25 * a + 0.25 * b + 0.5 * c)
+    assert [model["share"] for model in read_header(out).provenance["models"]] == [0.25, 0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--alpha", "0.5"], "--alpha blends two models"),
+        (["--alpha", "0.5", "--weights", "1", "1", "1"], "either --alpha or --weights"),
+        ([], "3 models need as many weights"),
+    ],
+)
+def test_shares_that_do_not_fit_are_one_line(
+    arguments: list[str], said: str, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["interpolate", *models, *arguments, "--out", str(tmp_path / "o.safetensors")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_missing_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "no_such_model", str(tmp_path / "o.pth")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_work_of_the_papers_network_is_known() -> None:
+    assert megaflops(GeneratorConfig()) == pytest.approx(35.854, abs=0.001)
+
+
+def test_converting_in_place_keeps_the_model(models: list[str]) -> None:
+    before = load_model(models[1]).state_dict()
+    convert(Path(models[1]), Path(models[1]), dialect="old")
+    after = load_model(models[1]).state_dict()
+    assert torch.equal(after["conv_last.weight"], before["conv_last.weight"])

@@ -1,0 +1,47 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from esrgan import EsrganError, Generator, GeneratorConfig, load_model, save_model
+from esrgan.other_network import OtherNetwork, load_network
+
+spandrel = pytest.importorskip("spandrel")
+
+
+def compact(path: Path) -> torch.nn.Module:
+    from spandrel.architectures.Compact import Compact  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    net = Compact(num_feat=8, num_conv=2, upscale=2).eval()
+    torch.save({"params": net.state_dict()}, path)
+    return net
+
+
+def test_a_network_of_another_architecture_enlarges_as_in_spandrel(tmp_path: Path) -> None:
+    net, lr = compact(tmp_path / "m.pth"), torch.rand(1, 3, 9, 7)
+    loaded = load_network(tmp_path / "m.pth")
+    assert isinstance(loaded, OtherNetwork)
+    assert loaded.scale == 2
+    with torch.inference_mode():
+        assert torch.equal(loaded(lr), net(lr).clamp(0, 1))
+        assert copy.deepcopy(loaded).to(torch.float64)(lr.double()).dtype == torch.float64
+
+
+def test_load_model_names_the_architecture_and_the_extra(tmp_path: Path) -> None:
+    compact(tmp_path / "m.pth")
+    with pytest.raises(EsrganError, match=r"Compact.*pip install 'esrgan\[spandrel\]'"):
+        load_model(tmp_path / "m.pth")
+
+
+def test_our_own_networks_do_not_need_spandrel(tmp_path: Path) -> None:
+    save_model(Generator(GeneratorConfig(channels=8, growth=4, blocks=1)), tmp_path / "m.safetensors")
+    assert isinstance(load_network(tmp_path / "m.safetensors"), Generator)
+
+
+def test_what_spandrel_does_not_know_either_is_one_line(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2), "b": torch.zeros(2)}, tmp_path / "m.pth")
+    with pytest.raises(EsrganError, match="spandrel cannot read") as error:
+        load_network(tmp_path / "m.pth")
+    assert "\n" not in str(error.value)
