@@ -4,19 +4,68 @@ The public names are imported on first use, so that ``import esrgan`` costs noth
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOME = {
-    "EsrganError": "errors",
-    "Generator": "generator",
-    "GeneratorConfig": "config",
-    "load_model": "model_file",
-    "read_header": "model_file",
-    "save_model": "model_file",
-    "resize": "resize",
+if TYPE_CHECKING:
+    from esrgan.benchmark import Bicubic, evaluate
+    from esrgan.config import GeneratorConfig, PretrainConfig, TrainConfig
+    from esrgan.discriminator import Discriminator
+    from esrgan.errors import EsrganError
+    from esrgan.generator import Generator
+    from esrgan.interpolate import blend
+    from esrgan.kinds import upscale
+    from esrgan.library import find_model
+    from esrgan.losses import relativistic
+    from esrgan.metrics import LPIPS, psnr_y, ssim_y
+    from esrgan.model_file import load_model, read_header, save_model
+    from esrgan.stages import pretrain, train
+    from esrgan.upscaler import Upscaler
+    from esrgan.vgg import VGGFeatures
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "benchmark": ("Bicubic", "evaluate"),
+    "config": ("GeneratorConfig", "PretrainConfig", "TrainConfig"),
+    "discriminator": ("Discriminator",),
+    "errors": ("EsrganError",),
+    "generator": ("Generator",),
+    "interpolate": ("blend",),
+    "kinds": ("upscale",),
+    "library": ("find_model",),
+    "losses": ("relativistic",),
+    "metrics": ("LPIPS", "psnr_y", "ssim_y"),
+    "model_file": ("load_model", "read_header", "save_model"),
+    "stages": ("pretrain", "train"),
+    "upscaler": ("Upscaler",),
+    "vgg": ("VGGFeatures",),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the names above
+__all__ = [
+    "LPIPS",
+    "Bicubic",
+    "Discriminator",
+    "EsrganError",
+    "Generator",
+    "GeneratorConfig",
+    "PretrainConfig",
+    "TrainConfig",
+    "Upscaler",
+    "VGGFeatures",
+    "blend",
+    "evaluate",
+    "find_model",
+    "load_model",
+    "pretrain",
+    "psnr_y",
+    "read_header",
+    "relativistic",
+    "save_model",
+    "ssim_y",
+    "train",
+    "upscale",
+]
 
 
 def __getattr__(name: str) -> Any:
