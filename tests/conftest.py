@@ -1,6 +1,7 @@
 """What the tests share: a network that enlarges linearly, and pictures of every awkward kind."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def network() -> Generator:
-    """Enlarges x4 linearly: the identity start with an empty body."""
+    """Enlarges x4 linearly up to the borders: the identity start with an empty body and repeated edges."""
+    generator = linear()
+    for module in generator.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.padding_mode = "replicate"
+    return generator
+
+
+def linear() -> Generator:
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(channels=8, growth=4, blocks=1))
     torch.nn.init.zeros_(generator.conv_body.weight)
@@ -29,10 +38,11 @@ def network() -> Generator:
 
 
 @pytest.fixture(scope="session")
-def model_file(network: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same but for the borders, which darken a little."""
     path = tmp_path_factory.mktemp("models") / "tiny_x4_gan.safetensors"
-    save_model(network, path)
-    save_model(network, path.with_name("tiny_x4_psnr.safetensors"))
+    save_model(linear(), path)
+    save_model(linear(), path.with_name("tiny_x4_psnr.safetensors"))
     return path
 
 
@@ -59,6 +69,7 @@ def red_disc() -> Image.Image:
     return image
 
 
+@lru_cache
 def rgb_profile() -> bytes:
     """A wide-gamut RGB profile: linear, with primaries far apart."""
     from PIL import ImageCms  # noqa: PLC0415
@@ -70,8 +81,9 @@ def camera_exif(orientation: int = 1) -> Image.Exif:
     exif = Image.Exif()
     exif[0x010F], exif[0x0132], exif[0x0112] = "CamCo", "2020:01:02 03:04:05", orientation
     exif.get_ifd(0x8769)[0x9003] = "2020:01:02 03:04:05"
-    exif.get_ifd(0x8825)[1] = "N"
-    exif.get_ifd(0x8825)[2] = (52.0, 30.0, 0.0)
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 0.0)})
+    for directory in (0x8769, 0x8825):  # TIFF files get only what is also here
+        exif[directory] = exif.get_ifd(directory)
     return exif
 
 
@@ -79,6 +91,7 @@ def save_kinds(folder: Path) -> list[Path]:
     """One small valid file of every format and kind."""
     folder.mkdir(parents=True, exist_ok=True)
     image, frames = photo(), [Image.fromarray(np.roll(waves(48, 64), 8 * i, 1)) for i in range(4)]
+    rest = {"save_all": True, "append_images": frames[1:]}
     grey16 = Image.fromarray(waves(48, 64, 1, np.uint16)[..., 0])
     kinds: dict[str, Callable[[Path], None]] = {
         "rgb.png": image.save,
@@ -98,9 +111,9 @@ def save_kinds(folder: Path) -> list[Path]:
         "cmyk.jpg": image.convert("CMYK").save,
         "disc.png": red_disc().save,
         "disc.webp": lambda path: red_disc().save(path, lossless=True),
-        "frames.gif": lambda path: frames[0].save(path, save_all=True, append_images=frames[1:], duration=[50, 90, 130, 40], loop=3),
-        "frames.webp": lambda path: frames[0].save(path, save_all=True, append_images=frames[1:], duration=[50, 90, 130, 40], loop=3),
-        "pages.tif": lambda path: frames[0].save(path, save_all=True, append_images=frames[1:]),
+        "frames.gif": lambda path: frames[0].save(path, **rest, duration=[50, 90, 130, 40], loop=3),
+        "frames.webp": lambda path: frames[0].save(path, **rest, duration=[50, 90, 130, 40], loop=3),
+        "pages.tif": lambda path: frames[0].save(path, **rest),
         "dot.png": image.crop((0, 0, 1, 1)).save,
         "thin.png": image.resize((3, 90)).save,
     }  # fmt: skip

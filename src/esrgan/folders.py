@@ -181,9 +181,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target != STDIO and job.target.resolve() in sources:
-            raise EsrganError(
-                f"{job.target} is itself an input and would be overwritten; choose another --out or --name"
-            )
+            raise EsrganError(f"{job.target} is an input and would be overwritten; choose another --out or --name")
 
 
 class Record:

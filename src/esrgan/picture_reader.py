@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from esrgan.containers import is_animated_png, is_lossless_webp, is_whole_gif
 from esrgan.errors import EsrganError
+from esrgan.tiff_tags import as_exif, lab_field
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -79,6 +80,8 @@ class Picture:
     """Whether it is a WebP without loss."""
     notes: tuple[str, ...] = ()
     """What of the file is not in ``image``, in words."""
+    content: bytes | None = None
+    """What ``image`` is decoded from, where that is memory; libvips does not hold on to it by itself."""
 
     @property
     def width(self) -> int:
@@ -105,6 +108,7 @@ class RowReader:
     """Reads rows from the top, remembering the last ones, so that a sequential decoder is never asked back."""
 
     def __init__(self, picture: Picture, name: str) -> None:
+        self._picture = picture
         self._region = pyvips.Region.new(picture.image)
         self._name = name
         self._held = np.empty((0, picture.width, picture.image.bands), np.uint16 if picture.bits == 16 else np.uint8)
@@ -165,14 +169,10 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
     """
     name = name_of(source)
     with explained(name):
-        stream, kind = _stream(source, name)
-        image, notes = _load(stream, kind, {})
-        pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
-        if pages > 1 and kind in _PAGED:
-            stream, _ = _stream(source, name)
-            image, notes = _all_pages(stream, kind, image, pages)
-        elif pages > 1:
-            notes = (*notes, f"only the first of {pages} pictures in the file")
+        kind = _kind(source, name)
+        facts = _peek(source, kind, name)
+        source = facts.patched or source
+        image, notes = _load_all(source, kind)
         frames = image.height // image.get_page_height()
         if image.width * image.height > limit_pixels:
             raise EsrganError(
@@ -181,35 +181,24 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
             )
         turned = frames == 1 and image.get_typeof("orientation") and image.get("orientation") != 1
         if whole or turned:
-            stream, _ = _stream(source, name)
-            image, _ = _load(stream, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
+            image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-            if kind == "gif" and not is_whole_gif(file):
-                raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
-            if kind == "png" and is_animated_png(file):
-                notes = (*notes, "only the first frame, as libvips does not read animated PNG")
-            lossless = kind == "webp" and is_lossless_webp(file)
-        image = shown(image, frames, name)
-        return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=lossless, notes=notes)
+        image = shown(_unlab(image) if facts.patched else image, frames, name)
+        if facts.exif:
+            image.set_type(pyvips.GValue.blob_type, "exif-data", facts.exif)
+        return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=facts.lossless,
+                       notes=facts.notes + notes, content=source if isinstance(source, bytes) else None)  # fmt: skip
 
 
-def _stream(source: Path | bytes, name: str) -> tuple[pyvips.Source, str]:
-    if isinstance(source, bytes):
-        stream, head = pyvips.Source.new_from_memory(source), source[:32]
-    else:
+def _kind(source: Path | bytes, name: str) -> str:
+    """The format of a file that is one, and that libvips can read."""
+    if isinstance(source, Path):
         mode = source.stat().st_mode  # before it is opened: a FIFO would wait for a writer
         if not stat.S_ISREG(mode):
-            raise EsrganError(
-                f"{name}: not a file but a {'folder' if stat.S_ISDIR(mode) else 'device, pipe or socket'}"
-            )
-        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            head = os.read(descriptor, 32)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            stream = pyvips.Source.new_from_descriptor(descriptor)  # which duplicates it
-        finally:
-            os.close(descriptor)
+            what = "folder" if stat.S_ISDIR(mode) else "device, pipe or socket"
+            raise EsrganError(f"{name}: not a file but a {what}")
+    with _file(source) as file:
+        head = file.read(32)
     kind = sniff(head)
     if not head:
         raise EsrganError(f"{name}: an empty file")
@@ -217,23 +206,75 @@ def _stream(source: Path | bytes, name: str) -> tuple[pyvips.Source, str]:
         raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, AVIF)")
     if not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
         raise EsrganError(f"{name}: the libvips on this machine cannot read {kind.upper()} files")
-    return stream, kind
+    return kind
 
 
-def _load(stream: pyvips.Source, kind: str, options: dict[str, Any]) -> tuple[pyvips.Image, tuple[str, ...]]:
-    options = {"access": "sequential", "fail_on": "warning"} | options
-    return pyvips.Operation.call(f"{_LOADER[kind]}load_source", stream, **options), ()
+def _file(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _all_pages(
-    stream: pyvips.Source, kind: str, first: pyvips.Image, pages: int
-) -> tuple[pyvips.Image, tuple[str, ...]]:
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What libvips does not tell of a file."""
+
+    notes: tuple[str, ...] = ()
+    lossless: bool = False
+    exif: bytes | None = None
+    patched: bytes | None = None
+    """Instead of the file: its content, with Lab declared RGB."""
+
+
+def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
+    with _file(source) as file:
+        if kind == "gif" and not is_whole_gif(file):
+            raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
+        if kind == "png" and is_animated_png(file):
+            return _Facts(notes=("only the first frame, as libvips does not read animated PNG",))
+        if kind == "webp":
+            return _Facts(lossless=is_lossless_webp(file))
+        if kind == "tiff":
+            lab = lab_field(file)
+            file.seek(0)
+            patched = file.read() if lab else None
+            if lab and patched:
+                patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
+            return _Facts(exif=as_exif(file), patched=patched)
+    return _Facts()
+
+
+def _load_all(source: Path | bytes, kind: str) -> tuple[pyvips.Image, tuple[str, ...]]:
+    """The picture with its frames stacked, and what is left out."""
+    image = _load(source, kind, {})
+    pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
+    if pages == 1:
+        return image, ()
+    if kind not in _PAGED:
+        return image, (f"only the first of {pages} pictures in the file",)
     try:
-        return _load(stream, kind, {"n": -1})
+        return _load(source, kind, {"n": -1}), ()
     except pyvips.Error:
         if kind != "tiff":
             raise
-        return first, (f"only the first of {pages} pages, as they differ in size or kind",)
+        return image, (f"only the first of {pages} pages, as they differ in size or kind",)
+
+
+def _load(source: Path | bytes, kind: str, options: dict[str, Any]) -> pyvips.Image:
+    if isinstance(source, bytes):
+        stream = pyvips.Source.new_from_memory(source)
+    else:  # by descriptor, as libvips knows names in UTF-8 only
+        with source.open("rb") as file:
+            stream = pyvips.Source.new_from_descriptor(file.fileno())  # which duplicates it
+    options = {"access": "sequential", "fail_on": "warning"} | options
+    return pyvips.Operation.call(f"{_LOADER[kind]}load_source", stream, **options)
+
+
+def _unlab(image: pyvips.Image) -> pyvips.Image:
+    """8-bit CIELAB samples, read as if they were RGB, as what they are: L of 255 levels, a and b with a sign."""
+    lightness = image[0] * (100 / 255)
+    signed = image[1:3].copy(format="char").cast("float")
+    lab = lightness.cast("float").bandjoin(signed).copy(interpretation="lab")
+    rgb = lab.icc_export(output_profile="srgb", depth=8)
+    return rgb.bandjoin(image[3:]) if image.bands > 3 else rgb
 
 
 def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
@@ -243,9 +284,16 @@ def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
     deep = image.format not in ("uchar", "char")
     if image.interpretation == "cmyk":
         image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
+    elif image.interpretation in ("lab", "labs"):  # of D50, as ICC and Photoshop have it
+        image = image.colourspace("lab").icc_export(output_profile="srgb", depth=16 if deep else 8)
     elif image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
         image = image.colourspace("rgb16" if deep else "srgb").copy()
         image.remove("icc-profile-data")  # it described the other space
+    return _of_whole_numbers(image, name)
+
+
+def _of_whole_numbers(image: pyvips.Image, name: str) -> pyvips.Image:
+    """Samples as 8 or 16 bits without sign; as libvips has them, float is in [0, 1]."""
     if image.format == "uint":
         image = (image / 65537).rint().cast("ushort")
     elif image.format in ("float", "double"):

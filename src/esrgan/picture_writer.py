@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from esrgan.errors import EsrganError
 from esrgan.picture_reader import Picture, reason
+from esrgan.tiff_tags import add_exif
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,9 @@ def write_rows(
         saver.join()
     if faults:
         raise EsrganError(f"cannot write as {form.name.upper()}: {faults[0]}")
+    if form.name == "tiff" and like.image.get_typeof("exif-data"):
+        with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
+            add_exif(file, like.image.get("exif-data"))
 
 
 def _as_png(rows: Iterable[NDArray[Any]], size: tuple[int, int], like: Picture) -> Iterator[bytes]:

@@ -1,0 +1,191 @@
+"""The descriptive tags of TIFF files, which libvips neither reads nor writes: camera, dates, place, author.
+
+An EXIF block is a small TIFF file itself, so the tags travel between the two. Source: TIFF 6.0, section 2; the BigTIFF
+and EXIF 2.32 specifications.
+"""
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+EXIF, GPS = 34665, 34853  # tags that point to directories
+DESCRIPTIVE = frozenset({269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 40091, 40092, 40093, 40094, 40095})
+"""Document, description, make, model, page, software, date, artist, computer, copyright, and Windows' own five."""
+DROPPED = frozenset({40960 + 2, 40960 + 3, 40965})  # width and height before, and a pointer we do not follow
+PHOTOMETRIC, BITS, RGB = 262, 258, 2
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 5: 4, 10: 4, 11: 4, 13: 4, 12: 8, 16: 8, 17: 8, 18: 8}  # what has a byte order
+MOST_BYTES = 1 << 20  # of one tag
+
+Tags = dict[int, tuple[int, int, bytes]]
+"""Tag -> type, count, value in little-endian bytes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a TIFF file writes its numbers."""
+
+    order: str
+    big: bool
+
+    @classmethod
+    def of(cls, head: bytes) -> "Layout":
+        """From the first four bytes; raises ``ValueError`` where they are not a TIFF's."""
+        known = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+        if head not in known:
+            raise ValueError("no TIFF")
+        return cls(*known[head])
+
+    def take(self, file: BinaryIO, code: str) -> int:
+        """One number of the file."""
+        size = struct.calcsize(f"{self.order}{code}")
+        (number,) = struct.unpack(f"{self.order}{code}", file.read(size))
+        return int(number)
+
+    @property
+    def offset(self) -> str:
+        """The code of an offset."""
+        return "Q" if self.big else "I"
+
+    def first(self, file: BinaryIO) -> int:
+        """Where the first directory is."""
+        file.seek(8 if self.big else 4)
+        return self.take(file, self.offset)
+
+    def entries(self, file: BinaryIO, place: int) -> Iterator[tuple[int, int, int, int]]:
+        """Tag, type, count and the place of the value field, of each entry of the directory at ``place``."""
+        file.seek(place)
+        count = self.take(file, "Q" if self.big else "H")
+        size, start = (20, place + 8) if self.big else (12, place + 2)
+        for i in range(min(count, 4096)):
+            file.seek(start + i * size)
+            tag, kind, number = self.take(file, "H"), self.take(file, "H"), self.take(file, self.offset)
+            yield tag, kind, number, start + i * size + (12 if self.big else 8)
+
+    def tags(self, file: BinaryIO, place: int) -> Tags:
+        """The directory at ``place``, values and all, but for those of unknown type or absurd size."""
+        found = {}
+        for tag, kind, count, field in list(self.entries(file, place)):
+            length = SIZES.get(kind, 0) * count
+            if not 0 < length <= MOST_BYTES:
+                continue
+            file.seek(field)
+            if length > struct.calcsize(self.offset):
+                file.seek(self.take(file, self.offset))
+            value = file.read(length)
+            if len(value) == length:
+                found[tag] = (kind, count, value if self.order == "<" else _swapped(value, UNITS.get(kind, 1)))
+        return found
+
+
+def _swapped(value: bytes, unit: int) -> bytes:
+    return b"".join(value[i : i + unit][::-1] for i in range(0, len(value), unit))
+
+
+def read_tags(file: BinaryIO) -> tuple[Tags, Tags, Tags]:
+    """The descriptive tags of a TIFF file or EXIF block, those of its EXIF and of its GPS directory.
+
+    What cannot be read counts as not there: it is no part of the picture.
+    """
+    try:
+        file.seek(0)
+        layout = Layout.of(file.read(4))
+        first = layout.tags(file, layout.first(file))
+        inner = [
+            layout.tags(file, int.from_bytes(first[tag][2], "little")) if tag in first else {} for tag in (EXIF, GPS)
+        ]
+    except (ValueError, struct.error, OSError):
+        return {}, {}, {}
+    main = {tag: value for tag, value in first.items() if tag in DESCRIPTIVE}
+    return main, {tag: value for tag, value in inner[0].items() if tag not in DROPPED}, inner[1]
+
+
+def as_exif(file: BinaryIO) -> bytes | None:
+    """The descriptive tags of a TIFF file as an EXIF block, or none where it has none."""
+    main, exif, gps = read_tags(file)
+    if not (main or exif or gps):
+        return None
+    out = io.BytesIO(b"II*\0" + bytes(4))
+    place = _append(out, Layout("<", big=False), main, exif, gps, [])
+    out.seek(4)
+    out.write(struct.pack("<I", place))
+    return b"Exif\0\0" + out.getvalue()
+
+
+def add_exif(file: BinaryIO, exif: bytes) -> None:
+    """Give a finished TIFF file the descriptive tags of an EXIF block: its first directory is written anew at the end.
+
+    Args:
+        file: Open for reading and writing, little-endian as libvips writes it.
+        exif: With or without the word Exif in front.
+    """
+    main, details, gps = read_tags(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
+    if not (main or details or gps):
+        return
+    file.seek(0)
+    layout = Layout.of(file.read(4))
+    first = layout.first(file)
+    size = 20 if layout.big else 12
+    old = []
+    for tag, *_, field in list(layout.entries(file, first)):
+        file.seek(field - (12 if layout.big else 8))
+        old.append((tag, file.read(size)))
+    file.seek(first + (8 if layout.big else 2) + size * len(old))
+    following = layout.take(file, layout.offset)
+    place = _append(file, layout, main, details, gps, old, following)
+    file.seek(8 if layout.big else 4)
+    file.write(struct.pack(f"<{layout.offset}", place))
+
+
+def _append(
+    file: BinaryIO, layout: Layout, main: Tags, exif: Tags, gps: Tags, old: list[tuple[int, bytes]], following: int = 0
+) -> int:
+    """Write directories at the end of ``file``; gives the place of the first one."""
+    tags = dict(main)
+    for tag, inner in ((EXIF, exif), (GPS, gps)):
+        if inner:
+            place = _write(file, layout, [(number, _entry(file, layout, number, inner[number])) for number in inner], 0)
+            tags[tag] = (18, 1, struct.pack("<Q", place)) if layout.big else (4, 1, struct.pack("<I", place))
+    taken = {tag for tag, _ in old}
+    entries = [(tag, _entry(file, layout, tag, tags[tag])) for tag in tags if tag not in taken]
+    return _write(file, layout, old + entries, following)
+
+
+def _entry(file: BinaryIO, layout: Layout, tag: int, value: tuple[int, int, bytes]) -> bytes:
+    """A directory's entry; a value too long for it goes to the end of the file."""
+    kind, count, data = value
+    room = struct.calcsize(layout.offset)
+    if len(data) > room:
+        data = struct.pack(f"<{layout.offset}", _to_end(file, data))
+    return struct.pack(f"<HH{layout.offset}", tag, kind, count) + data.ljust(room, b"\0")
+
+
+def _write(file: BinaryIO, layout: Layout, entries: list[tuple[int, bytes]], following: int) -> int:
+    body = b"".join(entry for _, entry in sorted(entries))
+    count = struct.pack("<Q" if layout.big else "<H", len(entries))
+    return _to_end(file, count + body + struct.pack(f"<{layout.offset}", following))
+
+
+def _to_end(file: BinaryIO, data: bytes) -> int:
+    end = file.seek(0, os.SEEK_END)
+    file.write(b"\0" * (end % 2) + data)  # at an even place
+    return end + end % 2
+
+
+def lab_field(file: BinaryIO) -> tuple[int, bytes] | None:
+    """Where an 8-bit CIELAB TIFF says that it is one, and the bytes that would call it RGB; none for any other file."""
+    try:
+        file.seek(0)
+        layout = Layout.of(file.read(4))
+        first = layout.first(file)
+        tags = layout.tags(file, first)
+        fields = {tag: field for tag, *_, field in layout.entries(file, first)}
+    except (ValueError, struct.error, OSError):
+        return None
+    lab, eight = tags.get(PHOTOMETRIC), tags.get(BITS)
+    if lab is None or eight is None or lab[2][:2] != b"\x08\0" or eight[2][:2] != b"\x08\0":
+        return None
+    return fields[PHOTOMETRIC], struct.pack(f"{layout.order}H", RGB)

@@ -1,0 +1,278 @@
+"""Everything about a picture stays, except its size."""
+
+import io
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import camera_exif, photo, red_disc, rgb_profile, waves
+from PIL import Image, ImageCms
+
+from esrgan.config import GeneratorConfig
+from esrgan.enlarge_file import Enlargement
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+from esrgan.kinds import upscale
+from esrgan.picture_reader import open_picture
+from esrgan.resize import resize
+from esrgan.upscaler import Upscaler
+
+
+def saved(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def enlarged(upscaler, data, **options):
+    return Image.open(io.BytesIO(upscale(data, upscaler, **options)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_exif_profile_and_resolution_stay_and_the_picture_is_upright(upscaler, kind):
+    exif = camera_exif(6) if kind != "AVIF" else camera_exif(1)
+    data = saved(photo(), kind, exif=exif, icc_profile=rgb_profile(), dpi=(300, 300))
+    out = enlarged(upscaler, data)
+    assert out.format == kind
+    assert out.size == ((192, 256) if kind != "AVIF" else (256, 192))
+    assert out.info["icc_profile"] == rgb_profile()
+    tags = out.getexif()
+    assert (tags[0x010F], tags[0x0132], tags.get(0x0112, 1)) == ("CamCo", "2020:01:02 03:04:05", 1)
+    assert tags.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert tags.get_ifd(0x8769)[0xA002] == out.width
+    assert tags.get_ifd(0x8825)[2] == (52.0, 30.0, 0.0)
+    if kind in ("JPEG", "PNG"):
+        assert [round(dpi) for dpi in out.info["dpi"]] == [300, 300]
+
+
+def test_the_embedded_thumbnail_is_dropped_and_no_exif_is_invented(upscaler):
+    exif = camera_exif()
+    exif[0x0201], exif[0x0202] = 0, 0  # in IFD0: a sloppy camera
+    with_thumbnail = saved(photo(), "JPEG", exif=exif)
+    assert b"\xff\xd8" not in upscale(with_thumbnail, upscaler)[2:]
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert not enlarged(upscaler, saved(photo(), kind)).getexif()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_the_tags_of_a_tiff_travel_into_every_format_and_back(upscaler, kind):
+    data = saved(photo(), "TIFF", exif=camera_exif(8), dpi=(300, 300))
+    out = enlarged(upscaler, upscale(data, upscaler, format=kind.lower(), scale=2), format="tiff", scale=1)
+    tags = out.getexif()
+    assert (out.format, out.size) == ("TIFF", (96, 128))
+    assert (tags[0x010F], tags[0x0132], tags.get(0x0112, 1)) == ("CamCo", "2020:01:02 03:04:05", 1)
+    assert tags.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert tags.get_ifd(0x8825)[2] == (52.0, 30.0, 0.0)
+    assert [round(float(dpi)) for dpi in out.info["dpi"]] == [300, 300]
+    assert np.abs(np.asarray(out).mean() - np.asarray(photo()).mean()) < 2
+
+
+def test_pages_of_a_tiff_stay(upscaler):
+    pages = [photo(), photo().rotate(180)]
+    out = enlarged(upscaler, saved(pages[0], "TIFF", save_all=True, append_images=pages[1:], exif=camera_exif()))
+    assert out.n_frames == 2
+    assert out.getexif()[0x010F] == "CamCo"
+    out.seek(1)
+    assert np.abs(np.asarray(out)[::-4, ::-4].astype(int) - np.asarray(photo())).mean() < 8
+
+
+def test_xmp_stays(upscaler):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about>me</about></x:xmpmeta>'
+    for kind in ("JPEG", "WEBP"):
+        assert b"<about>me</about>" in enlarged(upscaler, saved(photo(), kind, xmp=xmp)).info["xmp"]
+
+
+@pytest.mark.parametrize(("mode", "kind", "expected"), [
+    ("L", "PNG", "L"), ("L", "JPEG", "L"), ("1", "PNG", "L"), ("LA", "PNG", "LA"), ("P", "PNG", "RGB"),
+    ("L", "TIFF", "L"), ("RGB", "TIFF", "RGB"), ("RGBA", "PNG", "RGBA"), ("RGBA", "TIFF", "RGBA"), ("1", "TIFF", "L"),
+    ("CMYK", "TIFF", "RGB"),
+])  # fmt: skip
+def test_grey_stays_grey_and_palettes_become_what_they_show(upscaler, mode, kind, expected):
+    image = photo().convert(mode)
+    out = enlarged(upscaler, saved(image, kind))
+    assert (out.mode, out.format, out.size) == (expected, kind, (256, 192))
+    if mode != "CMYK":
+        before, after = (np.asarray(i.convert("RGB")).mean((0, 1)) for i in (image, out))
+        assert np.abs(before - after).max() < 2.5
+
+
+def test_jpeg_keeps_its_colours_at_full_resolution(upscaler):
+    out = enlarged(upscaler, saved(photo(), "JPEG"))
+    assert {layer[1:3] for layer in out.layer} == {(1, 1)}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_go_in_and_out(upscaler, kind):
+    faint = (30_000 + 40 * waves(48, 64, 1, float)[..., 0]).astype(np.uint16)  # less than one step of 8 bits
+    out = np.asarray(enlarged(upscaler, saved(Image.fromarray(faint), kind)))
+    assert out.dtype == np.uint16
+    assert out.std() > 5
+    inner = out[16:-16, 16:-16]
+    assert inner.min() > 29_990
+    assert inner.max() < 30_050
+
+
+def test_10_bit_avif_keeps_its_bits(upscaler):
+    import pyvips  # noqa: PLC0415
+
+    image = pyvips.Image.new_from_array(waves(48, 64, 3, np.uint16), interpretation="rgb16")
+    data = image.heifsave_buffer(compression="av1", bitdepth=10, lossless=True)
+    assert open_picture(data).bits == 16
+    out = open_picture(upscale(data, upscaler))
+    assert (out.format, out.bits, out.depth) == ("avif", 16, 10)
+    assert abs(out.image.avg() - image.avg()) < 700
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_every_frame_stays_with_its_delay_and_the_loop(upscaler, kind):
+    frames = [Image.fromarray(np.roll(waves(48, 64), 8 * i, 1)) for i in range(4)]
+    delays = [50, 90, 130, 40]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=delays, loop=3, lossless=True)
+    picture = open_picture(upscale(data, upscaler))
+    assert (picture.frames, picture.width, picture.height) == (4, 256, 192)
+    assert picture.image.get("delay") == delays
+    assert picture.image.get("loop") == open_picture(data).image.get("loop")
+    rows = picture.image.numpy()[..., :3].astype(float)
+    for i, frame in enumerate(frames):
+        expected = np.asarray(frame.resize((256, 192), Image.Resampling.BILINEAR))
+        assert np.abs(rows[192 * i + 8 : 192 * (i + 1) - 8, 8:-8] - expected[8:-8, 8:-8]).mean() < 8
+
+
+def test_colours_of_transparent_pixels_do_not_bleed(upscaler):
+    out = np.asarray(enlarged(upscaler, saved(red_disc(), "PNG"))).astype(int)
+    seen = out[..., 3] > 0
+    assert seen.any()
+    assert out[seen][:, 0].min() > 250
+    assert out[seen][:, 1:3].max() < 5
+
+
+@pytest.mark.parametrize("transparency", ["network", "bicubic"])
+def test_constant_alpha_stays_constant_and_clear_stays_clear(upscaler, transparency):
+    for opacity in (0, 77, 255):
+        image = photo().convert("RGBA")
+        image.putalpha(opacity)
+        out = np.asarray(enlarged(upscaler, saved(image, "PNG"), transparency=transparency))
+        assert np.unique(out[..., 3]).tolist() == [opacity]
+    alpha = np.asarray(enlarged(upscaler, saved(red_disc(), "PNG"), transparency=transparency))[..., 3]
+    assert alpha[:16].max() == 0
+    assert alpha[80:112, 120:136].min() == 255
+
+
+@pytest.mark.parametrize(("options", "size"), [
+    ({"scale": 4}, (256, 192)), ({"scale": 1.5}, (96, 72)), ({"scale": 3}, (192, 144)), ({"scale": 6}, (384, 288)),
+    ({"width": 100}, (100, 75)), ({"height": 100}, (133, 100)), ({"width": 50, "height": 90}, (50, 90)),
+    ({"megapixels": 0.01}, (115, 87)), ({"scale": 0.1}, (6, 5)),
+])  # fmt: skip
+def test_any_size_is_the_networks_output_resized_by_matlab_bicubic(upscaler, options, size):
+    out = enlarged(upscaler, saved(photo(), "PNG"), **options)
+    assert out.size == size
+    sr = upscaler(torch.from_numpy(waves(48, 64)).permute(2, 0, 1)[None].float() / 255)
+    expected = resize(sr, size=size[::-1])[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    assert np.abs(np.asarray(out) - expected).max() < 0.52
+
+
+@pytest.mark.parametrize("options", [{"scale": 2, "width": 5}, {"scale": 0}, {"scale": -1}, {"scale": float("nan")},
+                                     {"height": 5, "megapixels": 1}])  # fmt: skip
+def test_sizes_that_contradict_are_refused(options):
+    with pytest.raises(EsrganError):
+        Enlargement(**options)
+
+
+def test_what_a_format_cannot_hold_becomes_png_unless_it_was_asked_for(upscaler, tmp_path):
+    photo(5000, 8).save(tmp_path / "wide.webp")
+    assert upscale(tmp_path / "wide.webp", upscaler) == tmp_path / "wide_x4.png"
+    with pytest.raises(EsrganError, match="WEBP holds at most 16383 pixels"):
+        upscale(tmp_path / "wide.webp", upscaler, format="webp")
+    frames = [photo(), photo().rotate(180)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(EsrganError, match="JPEG cannot hold 2 frames"):
+        upscale(data, upscaler, format="jpg")
+    with pytest.raises(EsrganError, match="choose one of"):
+        upscale(data, upscaler, format="bmp")
+
+
+def test_seams_do_not_show(network):
+    data = saved(photo(300, 260), "PNG")
+    small, whole = (enlarged(Upscaler(network, device="cpu", precision="fp32", tile=tile), data) for tile in (48, 512))
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(whole)).max() <= 1
+
+
+def test_a_moved_colour_is_an_error_and_nothing_is_written(network, tmp_path):
+    class Reddish(Generator):
+        def forward(self, lr):
+            return network.to(lr.dtype)(lr) + torch.tensor([0.03, 0, 0])[:, None, None]
+
+    photo().save(tmp_path / "a.png")
+    with pytest.raises(EsrganError, match="mean colour moved"):
+        upscale(tmp_path / "a.png", Reddish(GeneratorConfig(channels=3, growth=1, blocks=1)), device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_the_same_kind_comes_back(upscaler, tmp_path):
+    photo().save(tmp_path / "a.jpg")
+    assert upscale(tmp_path / "a.jpg", upscaler) == tmp_path / "a_x4.jpg"
+    assert upscale(str(tmp_path / "a.jpg"), upscaler, scale=2) == str(tmp_path / "a_x2.jpg")
+    assert isinstance(upscale((tmp_path / "a.jpg").read_bytes(), upscaler), bytes)
+    for dtype in (np.uint8, np.uint16, np.float32, np.float64, np.float16):
+        for shape in ((20, 30), (20, 30, 1), (20, 30, 2), (20, 30, 3), (20, 30, 4)):
+            array = waves(20, 30, shape[2] if len(shape) == 3 else 1, dtype).reshape(shape).astype(dtype)
+            out = upscale(array, upscaler)
+            assert (out.shape, out.dtype) == ((80, 120, *shape[2:]), dtype)
+    for shape in ((3, 20, 30), (1, 20, 30), (2, 4, 20, 30)):
+        tensor = torch.rand(1).expand(shape)
+        out = upscale(tensor, upscaler)
+        assert out.shape == (*shape[:-2], 80, 120)
+        assert torch.allclose(out[..., 8:-8, 8:-8], tensor[..., :1, :1], atol=1e-3)
+    for mode, expected in {
+        "RGB": "RGB",
+        "L": "L",
+        "1": "L",
+        "P": "RGB",
+        "RGBA": "RGBA",
+        "LA": "LA",
+        "CMYK": "RGB",
+    }.items():
+        image = upscale(photo().convert(mode), upscaler)
+        assert (image.mode, image.size) == (expected, (256, 192))
+    assert upscale(Image.fromarray(waves(20, 30, 1, np.uint16)[..., 0]), upscaler).mode == "I;16"
+
+
+@pytest.mark.parametrize("image", [
+    3, None, np.zeros((2, 2), np.int32), np.zeros((2, 2, 5), np.uint8), np.full((4, 4), 200.0), np.full((4, 4), np.nan),
+    torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), np.zeros((0, 4), np.uint8), b"nothing", b"",
+    Image.new("F", (4, 4)),
+])  # fmt: skip
+def test_what_is_no_picture_is_refused(upscaler, image):
+    with pytest.raises(EsrganError):
+        upscale(image, upscaler)
+
+
+def test_big_endian_and_strided_arrays_are_understood(upscaler):
+    array = waves(20, 30, 3, np.uint16)
+    assert np.array_equal(upscale(array.astype(">u2"), upscaler), upscale(array, upscaler))
+    assert np.array_equal(upscale(array[::-1], upscaler), upscale(array[::-1].copy(), upscaler))
+
+
+def test_eight_threads_share_one_upscaler_for_files(upscaler, tmp_path):
+    colours = [(25 * i, 255 - 25 * i, 10 * i) for i in range(8)]
+    for i, colour in enumerate(colours):
+        Image.new("RGB", (70 + i, 90), colour).save(tmp_path / f"{i}.png")
+    threads = [threading.Thread(target=upscale, args=(tmp_path / f"{i}.png", upscaler)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, colour in enumerate(colours):
+        with Image.open(tmp_path / f"{i}_x4.png") as image:
+            assert image.size == (4 * (70 + i), 360)
+            assert image.getpixel((100, 100)) == colour
+
+
+def test_lab_becomes_srgb(upscaler):
+    lab = ImageCms.profileToProfile(
+        photo(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    out = enlarged(upscaler, saved(lab, "TIFF"))
+    assert out.mode == "RGB"
+    assert np.abs(np.asarray(out).mean((0, 1)) - np.asarray(photo()).mean((0, 1))).max() < 3

@@ -1,0 +1,160 @@
+import os
+from pathlib import Path
+
+import pytest
+from conftest import photo
+
+from esrgan.enlarge_file import Enlargement
+from esrgan.errors import EsrganError
+from esrgan.folders import LONGEST_NAME, RECORD, Job, Naming, Record, plan, remove_leftovers
+from esrgan.picture_writer import FORMATS
+
+
+def naming(out: Path, **options) -> Naming:
+    how = options.pop("how", Enlargement())
+    return Naming(**({"out": out, "how": how, "network_scale": 4, "limit_pixels": 10**8} | options))
+
+
+def targets(inputs, out, **options):
+    return {str(job.source): str(job.target) for job in plan(inputs, naming(out, **options)).jobs}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("in/a.png", "in/b.JPG", "in/deep/er/c.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(8, 8).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_folders_are_mirrored_and_formats_kept(tree):
+    assert targets([tree / "in"], tree / "out") == {
+        f"{tree}/in/a.png": f"{tree}/out/a_x4.png",
+        f"{tree}/in/b.JPG": f"{tree}/out/b_x4.JPG",
+        f"{tree}/in/deep/er/c.webp": f"{tree}/out/deep/er/c_x4.webp",
+    }
+
+
+def test_the_name_follows_the_pattern_the_scale_and_the_format(tree):
+    one = [tree / "in" / "a.png"]
+    assert targets(one, tree, pattern="big-{stem}@{scale}") == {str(one[0]): f"{tree}/big-a@4.png"}
+    assert targets(one, tree, how=Enlargement(scale=1.5), form=FORMATS["jpeg"]) == {str(one[0]): f"{tree}/a_x1.5.jpg"}
+    assert targets(one, tree, how=Enlargement(width=20)) == {str(one[0]): f"{tree}/a_x2.5.png"}
+    assert targets(one, tree / "my.webp") == {str(one[0]): f"{tree}/my.webp"}
+    assert plan(one, naming(tree / "my.webp")).jobs[0].form.name == "webp"
+
+
+@pytest.mark.parametrize("pattern", ["{stem", "{name}", "{0}", "", "a/{stem}", ".."])
+def test_a_pattern_that_is_no_name_is_refused(tmp_path, pattern):
+    with pytest.raises(EsrganError, match="the name"):
+        naming(tmp_path, pattern=pattern)
+
+
+def test_lists_of_paths_are_inputs_too(tree):
+    (tree / "list.txt").write_text("in/a.png\nin/deep\n")
+    assert set(targets([tree / "list.txt"], tree / "out").values()) == {
+        f"{tree}/out/a_x4.png", f"{tree}/out/er/c_x4.webp",
+    }  # fmt: skip
+
+
+def test_two_inputs_for_one_output_are_refused_before_work_starts(tree):
+    photo(8, 8).save(tree / "in" / "a.webp")
+    assert len(targets([tree / "in"], tree / "out")) == 4
+    with pytest.raises(EsrganError, match=r"a\.png and .*a\.webp would both become"):
+        plan([tree / "in"], naming(tree / "out", form=FORMATS["png"]))
+    with pytest.raises(EsrganError, match="cannot all be written to"):
+        plan([tree / "in"], naming(tree / "one.png"))
+
+
+def test_an_input_is_never_overwritten(tree):
+    with pytest.raises(EsrganError, match="is an input"):
+        plan([tree / "in"], naming(tree / "in", pattern="{stem}"))
+
+
+def test_results_below_the_input_are_not_enlarged_again(tree):
+    (tree / "in" / "upscaled").mkdir()
+    photo(8, 8).save(tree / "in" / "upscaled" / "a_x4.png")
+    assert len(targets([tree / "in"], tree / "in" / "upscaled")) == 3
+
+
+def test_results_beside_the_inputs_are_not_enlarged_again(tree):
+    job = next(job for job in plan([tree / "in"], naming(tree / "in")).jobs if job.source.name == "a.png")
+    photo(32, 32).save(job.target)
+    Record(tree / "in").add(job, "key", job.target)
+    assert len(targets([tree / "in"], tree / "in")) == 3
+
+
+def test_broken_pictures_are_failures_of_their_own(tree):
+    (tree / "in" / "broken.png").write_bytes(b"nonsense")
+    (tree / "in" / "new\nline.png").write_bytes(b"")
+    made = plan([tree / "in"], naming(tree / "out"))
+    assert len(made.jobs) == 3
+    assert [failure.status for failure in made.failures] == ["failed", "failed"]
+    assert all("\n" not in failure.message for failure in made.failures)
+
+
+def test_loops_of_links_end_and_a_linked_folder_is_read_once(tree):
+    (tree / "in" / "deep" / "up").symlink_to(tree / "in")
+    (tree / "other").mkdir()
+    photo(8, 8).save(tree / "other" / "d.png")
+    (tree / "in" / "linked").symlink_to(tree / "other")
+    assert len(targets([tree / "in"], tree / "out")) == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_folder_is_named_and_the_rest_goes_on(tree):
+    (tree / "in" / "deep").chmod(0)
+    made = plan([tree / "in"], naming(tree / "out"))
+    (tree / "in" / "deep").chmod(0o755)
+    assert len(made.jobs) == 2
+    assert "deep" in made.failures[0].message
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "empty"])
+def test_inputs_that_are_not_there_stop_the_run(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EsrganError, match=name):
+        plan([tmp_path / name], naming(tmp_path / "out"))
+
+
+def test_names_of_any_length_fit(tmp_path):
+    for stem in ("x" * 250, "図" * 83, "y" * 246):
+        photo(8, 8).save(tmp_path / f"{stem}.png")
+    names = [Path(target).name for target in targets([tmp_path], tmp_path / "out").values()]
+    assert len(set(names)) == 3
+    assert all(len(os.fsencode(name)) <= LONGEST_NAME and name.endswith("_x4.png") for name in names)
+
+
+def test_the_record_knows_what_is_done_and_by_whom(tree):
+    out = tree / "out"
+    out.mkdir()
+    job = Job(source=tree / "in" / "a.png", target=out / "a_x4.png", form=FORMATS["png"])
+    job.target.write_bytes(b"theirs")
+    assert not Record(out).is_done(job, "key")
+    assert not Record(out).is_ours(job.target)
+    Record(out).add(job, "key", job.target)
+    with (out / RECORD).open("a") as file:
+        file.write('{"output": "b_x4.p')  # killed here
+    assert Record(out).is_done(job, "key")
+    assert Record(out).is_ours(job.target)
+    assert not Record(out).is_done(job, "another model")
+    os.utime(job.source, (1, 1))
+    assert not Record(out).is_done(job, "key")
+    Record(out).add(job, "key", job.target)
+    assert Record(out).is_done(job, "key")
+    job.target.write_bytes(b"edited since")
+    assert not Record(out).is_done(job, "key")
+    assert not Record(out).is_ours(job.target)
+
+
+def test_leftovers_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
+    gone, alive, other = (
+        tmp_path / name for name in (".999999999.a.part.png", f".{os.getppid()}.a.part.png", ".a.part.b")
+    )
+    for path in (gone, alive, other):
+        path.touch()
+    remove_leftovers([tmp_path, tmp_path / "nowhere"])
+    assert not gone.exists()
+    assert alive.exists()
+    assert other.exists()
