@@ -89,13 +89,17 @@ def test_values_that_are_not_finite_fail_the_proof() -> None:
             require(rows, half=half, what="m.onnx")
 
 
-def test_the_proof_takes_a_picture_of_yours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".pt2", ".param"])
+def test_the_proof_takes_a_picture_of_yours(suffix: str, tmp_path: Path) -> None:
+    for package in NEEDS[suffix]:
+        pytest.importorskip(package)
     saved(tmp_path / "m.safetensors")
     write_rgb(made_picture(90, 100)[0], tmp_path / "p.png")
     write_rgb(made_picture(20, 20)[0], tmp_path / "small.png")
-    assert len(export(tmp_path / "m.safetensors", tmp_path / "m.pt2", picture=tmp_path / "p.png")) == 2
+    rows = export(tmp_path / "m.safetensors", tmp_path / f"m{suffix}", picture=tmp_path / "p.png")
+    assert all(row.psnr > 100 for row in rows)
     with pytest.raises(EsrganError, match="at least"):
-        export(tmp_path / "m.safetensors", tmp_path / "n.pt2", picture=tmp_path / "small.png")
+        export(tmp_path / "m.safetensors", tmp_path / f"n{suffix}", picture=tmp_path / "small.png")
 
 
 def test_an_engine_that_is_missing_names_its_extra() -> None:

@@ -168,7 +168,7 @@ def load_ncnn(path: Path) -> Run:
 
     def run(lr: Tensor) -> Tensor:
         with net.create_extractor() as extractor:
-            extractor.input("data", ncnn.Mat(lr[0].numpy()).clone())
+            extractor.input("data", ncnn.Mat(np.ascontiguousarray(lr[0].numpy())).clone())
             _, sr = extractor.extract("output")
             return torch.from_numpy(np.array(sr))[None]
 

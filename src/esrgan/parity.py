@@ -86,4 +86,4 @@ def _crop(picture: Tensor, height: int, width: int) -> Tensor:
     if picture.shape[-2] < height or picture.shape[-1] < width:
         raise EsrganError(f"the picture to compare with must be at least {width} x {height}")
     top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
-    return picture[None, :, top : top + height, left : left + width]
+    return picture[None, :, top : top + height, left : left + width].contiguous()
