@@ -147,6 +147,8 @@ def initialise(generator: Generator, start: Start = "identity") -> None:
     enlargement instead of noise: RGB rides the long skip in channels 0 to 2 and the body learns the detail, which saves
     about two thirds of a short training. The sub-pixel network has no such start and takes the paper's.
     """
+    if generator.conv_first.weight.is_meta:  # a model file fills it; and normal_ there imports seconds of torch._dynamo
+        return
     classic = generator.config.variant == "classic"
     for module in generator.body.modules() if classic else generator.modules():
         if isinstance(module, nn.Conv2d):
