@@ -160,10 +160,21 @@ def write_rows(
     finally:
         saver.join()
     if faults:
-        raise EsrganError(f"cannot write as {form.name.upper()}: {faults[0]}")
+        raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or faults[0]}")
     if form.name == "tiff" and like.image.get_typeof("exif-data"):
         with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
             add_exif(file, like.image.get("exif-data"))
+
+
+def _why(descriptor: int) -> str | None:
+    """What the system says against writing more, which libvips does not tell; the file is lost anyhow."""
+    try:
+        os.lseek(descriptor, 0, os.SEEK_END)
+        for _ in range(2):  # the first may fit in part
+            os.write(descriptor, bytes(1 << 16))
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _as_png(rows: Iterable[NDArray[Any]], size: tuple[int, int], like: Picture) -> Iterator[bytes]:

@@ -1,0 +1,219 @@
+"""The verb ``upscale`` as people and scripts use it."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import photo, red_disc, waves
+from PIL import Image
+
+from esrgan.cli import main
+from esrgan.folders import RECORD
+
+
+@pytest.fixture
+def run(model_file, capsys):
+    """Runs ``esrgan upscale`` with the tiny model; gives the exit code, the lines printed, and those of errors."""
+
+    def call(*args):
+        code = main(["upscale", *map(str, args), "--model", str(model_file), "--device", "cpu", "--precision", "fp32"])
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
+
+    return call
+
+
+def opened(path: Path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
+
+
+def test_a_folder_is_done_and_the_same_command_again_skips_it(run, tmp_path):
+    for i in range(3):
+        (tmp_path / "in" / f"{i}").mkdir(parents=True)
+        photo().save(tmp_path / "in" / f"{i}" / "a.png")
+    code, out, err = run(tmp_path / "in", "--out", tmp_path / "out", "--json", tmp_path / "r.json")
+    assert (code, len(out), err) == (0, 3, ["3 done"])
+    assert names(tmp_path / "out") == ["0/a_x4.png", "1/a_x4.png", "2/a_x4.png"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["done"], report["failed"], report["pictures"][0]["size"]) == (3, 0, [256, 192])
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    code, out, err = run(tmp_path / "in", "--out", tmp_path / "out")
+    assert (code, out, err[-1]) == (0, [], "3 skipped")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_what_changed_is_done_again(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    args = (tmp_path / "a.png", "--out", tmp_path / "out", "--name", "{stem}")
+    assert run(*args)[1] != []
+    assert run(*args)[1] == []
+    assert run(*args, "--scale", "2")[1] != []  # other options
+    assert opened(tmp_path / "out" / "a.png").size == (128, 96)
+    assert run(*args, "--scale", "2")[1] == []
+    assert run(*args, "--scale", "2", "--overwrite")[1] != []
+    photo().rotate(180).save(tmp_path / "a.png")  # another input
+    assert run(*args, "--scale", "2")[1] != []
+
+
+def test_files_of_others_are_not_replaced_unless_asked(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "a_x4.png").write_text("mine")
+    code, _, err = run(tmp_path / "a.png", "--out", tmp_path)
+    assert code == 1
+    assert "--overwrite replaces it" in err[0]
+    assert (tmp_path / "a_x4.png").read_text() == "mine"
+    assert run(tmp_path / "a.png", "--out", tmp_path, "--overwrite")[0] == 0
+    assert opened(tmp_path / "a_x4.png").size == (256, 192)
+
+
+def test_failures_are_one_line_each_and_the_others_go_on(run, tmp_path):
+    photo().save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:-400])
+    (tmp_path / "text.jpg").write_text("hello")
+    code, out, err = run(tmp_path, "--out", tmp_path / "out")
+    assert code == 1
+    assert len(out) == 1
+    assert sorted(line.split("/")[-1].split(":")[0] for line in err[:-1]) == ["bad.png", "text.jpg"]
+    assert err[-1] == "1 done, 2 failed"
+    assert names(tmp_path / "out") == ["good_x4.png"]
+
+
+@pytest.mark.parametrize(("args", "code"), [
+    (["nothing.png"], 1), (["--bogus"], 2), ([], 2), (["a.png", "--scale", "-1"], 2), (["a.png", "--scale", "x"], 2),
+    (["a.png", "--scale", "2", "--width", "9"], 1), (["a.png", "--format", "bmp"], 1), (["a.png", "--tile", "20"], 1),
+    (["a.png", "--device", "toaster"], 1), (["a.png", "--precision", "fp8"], 2), (["a.png", "--name", "{x}"], 1),
+    (["a.png", "--out", "a.png/out"], 1), (["a.png", "--alpha", "2"], 1),
+    (["a.png", "--psnr-model", "no", "--alpha", ".5"], 1),
+    (["a.png", "--limit-pixels", "100"], 1),
+])  # fmt: skip
+def test_exit_codes(model_file, tmp_path, monkeypatch, capsys, args, code):
+    monkeypatch.chdir(tmp_path)
+    photo().save(tmp_path / "a.png")
+    options = [] if "--device" in args else ["--device", "cpu"]
+    assert main(["upscale", *args, "--model", str(model_file), *options]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("esrgan: ") == (code == 1)
+    assert code == 2 or error.count("\n") == 1
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_file_may_be_named_for_the_result(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "new" / "b.jpg")[0] == 0
+    assert opened(tmp_path / "new" / "b.jpg").format == "JPEG"
+
+
+def test_compare_shows_both(run, tmp_path):
+    red_disc().save(tmp_path / "a.png")
+    photo(3, 2).save(tmp_path / "tiny.png")
+    assert run(tmp_path, "--out", tmp_path / "out", "--compare", "--scale", "3")[0] == 0
+    picture = np.asarray(opened(tmp_path / "out" / "a_x3_compare.png"))
+    assert picture.shape == (32 + 144, 2 * 192 + 8, 3)
+    assert picture[32 + 72, 96].tolist() == picture[32 + 72, 192 + 8 + 96].tolist() == [255, 0, 0]
+
+
+def test_alpha_blends_two_models(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--alpha", "0.5")[0] == 0
+    assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--alpha", "0.5")[1] == []
+    assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--alpha", "0.6")[1] != []
+
+
+def test_what_a_format_loses_is_said(run, tmp_path):
+    red_disc().save(tmp_path / "a.png")
+    _, _, err = run(tmp_path / "a.png", "--out", tmp_path / "out", "--format", "jpg")
+    assert any("transparency over white" in line for line in err)
+    assert opened(tmp_path / "out" / "a_x4.jpg").getpixel((2, 2))[1] > 250
+
+
+def command(model_file: Path, *args: object) -> list[str]:
+    return [sys.executable, "-m", "esrgan", "upscale", *map(str, args), "--model", str(model_file), "--device", "cpu"]
+
+
+def test_pictures_flow_from_stdin_to_stdout(model_file):
+    file = io.BytesIO()
+    photo().save(file, "WEBP")
+    done = subprocess.run(command(model_file, "-"), input=file.getvalue(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    image = Image.open(io.BytesIO(done.stdout))
+    assert (image.format, image.size) == ("WEBP", (256, 192))
+    done = subprocess.run(command(model_file, "-"), input=file.getvalue()[:-50], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_leaves_whole_files_and_goes_on(model_file, tmp_path, kill):
+    (tmp_path / "in").mkdir()
+    for i in range(30):
+        Image.fromarray(np.roll(waves(200, 200), i, 0)).save(tmp_path / "in" / f"{i:02d}.png")
+    args = command(model_file, tmp_path / "in", "--out", tmp_path / "out", "--json", tmp_path / "r.json")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while len(list((tmp_path / "out").glob("*_x4.png"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)  # until there is something to interrupt
+        process.send_signal(kill)
+        _, error = process.communicate(timeout=30)
+    done = list((tmp_path / "out").glob("*_x4.png"))
+    assert 3 <= len(done) < 30
+    for path in done:
+        opened(path).load()
+    if kill == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command again goes on" in error
+        assert "Traceback" not in error
+        assert len(names(tmp_path / "out")) == len(done)
+    whole = {path: path.stat().st_mtime_ns for path in done}
+    again = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["done"], report["skipped"], report["failed"]) == (30 - len(done), len(done), 0)
+    assert names(tmp_path / "out") == [f"{i:02d}_x4.png" for i in range(30)]
+    assert all(path.stat().st_mtime_ns == before for path, before in whole.items())
+
+
+@pytest.mark.parametrize("size", [500, 1500])  # known before, and met while writing
+def test_a_full_disk_keeps_what_was_finished_and_names_the_rest(model_file, tmp_path, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        (tmp_path / "in").mkdir()
+        noise = np.random.default_rng(0)
+        for i in range(6):
+            smooth = Image.fromarray(noise.integers(0, 255, (20, 20, 3), np.uint8)).resize(
+                (160, 160), Image.Resampling.BICUBIC
+            )
+            smooth.save(tmp_path / "in" / f"{i}.png")
+        done = subprocess.run(command(model_file, tmp_path / "in", "--out", disk / "out", "--precision", "fp32"),
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        written = names(disk / "out")
+        assert 0 < len(written) < 6
+        for name in written:
+            opened(disk / "out" / name).load()
+        for i in range(6):
+            assert (f"{i}_x4.png" in written) != any(f"/{i}.png" in line for line in done.stderr.splitlines())
+        assert "No space left on device" in done.stderr
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from esrgan.cli import main; main(['upscale', '--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--limit-pixels" in done.stdout
