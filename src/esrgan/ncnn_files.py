@@ -57,7 +57,7 @@ def read_ncnn(path: Path) -> Found:
     try:
         config = _describe(layers, path)
         weights = _read_bin(layers, layer_names(config), binary.read_bytes())
-    except (ValueError, OverflowError, ZeroDivisionError) as error:
+    except (ValueError, OverflowError, ZeroDivisionError, RuntimeError) as error:
         raise EsrganError(f"{binary} does not belong to {path.name}, or one of them is damaged ({error})") from error
     if config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers):
         weights["conv_first.weight"] = unfold(weights["conv_first.weight"], config.unshuffle)

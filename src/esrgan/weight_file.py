@@ -28,7 +28,11 @@ LARGEST_PICKLE = 32 * 2**20  # the instructions alone, without the tensors; real
 INNER = ("params_ema", "params", "state_dict", "generator", "net_g", "model_state_dict", "model")
 """Under which key the weights lie, the best first."""
 PREFIX = re.compile(r"(module|_orig_mod|params_ema|params|generator|net_g|netG)\.")
-UNREADABLE = (UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
+UNREADABLE = (
+    *(UnpicklingError, EOFError, OSError, struct.error, MemoryError, RecursionError, RuntimeError, AssertionError),
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+)
+"""What torch.load raises on damaged files."""
 MAGIC = {
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
@@ -96,7 +100,7 @@ def _pth(path: Path, check: Callable[[Path], None], *, mmap: bool) -> WeightFile
         return WeightFile({name: tensor.detach().clone() for name, tensor in _bare(tensors).items()}, {}, "pth")
     except zipfile.BadZipFile as error:
         raise EsrganError(f"{path} is a truncated or damaged .pth file ({error}); download it again") from error
-    except (*UNREADABLE, EOFError, OSError, struct.error, MemoryError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EsrganError(f"{path} cannot be read as a .pth file of weights ({_line(error)})") from error
 
 
