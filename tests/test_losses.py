@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from esrgan.losses import charbonnier, perceptual, pixel, relativistic
+from esrgan.losses import charbonnier, grid, perceptual, pixel, relativistic, shifted
 
 
 def test_relativistic_equals_its_form_with_binary_cross_entropy():
@@ -55,3 +55,33 @@ def test_no_gradient_flows_into_the_real_features():
     perceptual({"conv5_4": fake}, {"conv5_4": real}, {"conv5_4": 1.0}).backward()
     assert fake.grad is not None
     assert real.grad is None
+
+
+def test_the_grid_loss_is_nothing_between_equal_pictures_and_rises_with_a_grid():
+    hr = torch.rand(2, 3, 48, 48)
+    assert grid(hr, hr, period=4).item() == 0
+    pattern = torch.zeros(1, 1, 48, 48)
+    pattern[..., ::4] = 0.1
+    faint, strong = (grid(hr + share * pattern, hr, period=4).item() for share in (0.5, 1.0))
+    assert 0 < faint < strong
+
+
+def test_the_grid_loss_sees_detail_that_repeats_though_its_pattern_does_not():
+    torch.manual_seed(0)
+    noise = torch.randn(2, 3, 96, 96) / 10
+    columns = torch.tensor([1.0, 1.0, 0.2, 0.2]).repeat(24)
+    even, uneven = 0.5 + 0.6 * noise, 0.5 + columns * noise
+    assert grid(uneven, 0.5 + noise, period=4) > 3 * grid(even, 0.5 + noise, period=4)
+
+
+def test_shifted_cuts_the_same_place_from_both_and_moves_off_the_grid():
+    sr, hr = torch.rand(2, 3, 32, 32), torch.arange(32.0).expand(2, 3, 32, 32)
+    seen = set()
+    for _ in range(40):
+        a, b = shifted(sr, hr, period=4)
+        assert a.shape == b.shape == (2, 3, 28, 28)
+        left = int(b[0, 0, 0, 0])
+        seen.add(left)
+        top = next(i for i in range(4) if torch.equal(a, sr[..., i : i + 28, left : left + 28]))
+        assert 0 <= top < 4
+    assert seen == {0, 1, 2, 3}

@@ -56,3 +56,47 @@ def perceptual(
         distance = F.l1_loss(a, b)
         terms.append(weight * (distance / b.abs().mean() if normalise else distance))
     return torch.stack(terms).sum()
+
+
+def grid(sr: Tensor, hr: Tensor, *, period: int) -> Tensor:
+    """How differently ``sr`` and ``hr`` spread detail over the positions within an LR pixel; 0 = alike.
+
+    A real picture has as much detail at one position as at the next. A generator's texture likes to repeat with the LR
+    pixels, which neither VGG nor LPIPS punishes much. Compared, picture by picture and relative to their means, are the
+    profiles over one period of the differences between neighbours, along rows and columns, and the mean pattern.
+
+    Args:
+        sr: Super-resolved pictures, (N, 3, H, W), cut on LR pixels.
+        hr: The real ones.
+        period: The scale.
+    """
+    pairs = zip(_profiles(sr, period), _profiles(hr, period), strict=True)
+    return torch.stack([F.l1_loss(a, b.detach()) for a, b in pairs]).sum()
+
+
+def _profiles(image: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Detail along rows by column (N, period), along columns by row, and the mean pattern (N, period, period)."""
+    rows, columns = image.diff(dim=3).abs(), image.diff(dim=2).abs()
+    high = image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    pattern = _folded(high, period) / (high.abs().mean(dim=(1, 2, 3)).view(-1, 1, 1) + SMOOTH)
+    along = (_folded(rows, period).mean(dim=1), _folded(columns, period).mean(dim=2))
+    across, down = (profile / (profile.mean(dim=1, keepdim=True) + SMOOTH) for profile in along)
+    return across, down, pattern
+
+
+def _folded(x: Tensor, period: int) -> Tensor:
+    """The mean at every position within a period, over all whole periods; (N, C, H, W) -> (N, period, period)."""
+    height, width = (side // period for side in x.shape[-2:])
+    x = x[..., : height * period, : width * period]
+    return x.reshape(len(x), x.shape[1], height, period, width, period).mean(dim=(1, 2, 4))
+
+
+def shifted(sr: Tensor, hr: Tensor, *, period: int) -> tuple[Tensor, Tensor]:
+    """The same random crop of both, up to ``period`` pixels smaller and off the LR grid.
+
+    Networks with strides, such as VGG and the discriminator, give gradients that repeat with their own grid; shifting
+    what they see at random keeps the generator from locking its texture to it.
+    """
+    top, left = (int(i) for i in torch.randint(0, period, (2,)))
+    bottom, right = (side - period for side in hr.shape[-2:])
+    return tuple(x[..., top : top + bottom, left : left + right] for x in (sr, hr))  # type: ignore[return-value]
