@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from esrgan.losses import charbonnier, grid, perceptual, pixel, relativistic, shifted
+from esrgan.losses import charbonnier, colour, grid, perceptual, pixel, relativistic, shifted
 
 
 def test_relativistic_equals_its_form_with_binary_cross_entropy():
@@ -85,3 +85,10 @@ def test_shifted_cuts_the_same_place_from_both_and_moves_off_the_grid():
         top = next(i for i in range(4) if torch.equal(a, sr[..., i : i + 28, left : left + 28]))
         assert 0 <= top < 4
     assert seen == {0, 1, 2, 3}
+
+
+def test_the_colour_loss_sees_a_cast_and_not_detail():
+    hr = torch.rand(2, 3, 32, 32)
+    detail = torch.tensor([0.1, -0.1]).repeat(16)
+    assert colour(hr + detail, hr, cell=16).item() == pytest.approx(0, abs=1e-6)
+    assert colour(hr + 0.02, hr, cell=16).item() == pytest.approx(0.02, rel=1e-4)

@@ -58,6 +58,14 @@ def perceptual(
     return torch.stack(terms).sum()
 
 
+def colour(sr: Tensor, hr: Tensor, *, cell: int) -> Tensor:
+    """L1 between the mean colours of cells of ``cell`` x ``cell`` pixels: what is left of ``pixel`` without detail.
+
+    A GAN may drift in colour by a few levels, as the sign of each pixel's error is a matter of detail, not of colour.
+    """
+    return F.l1_loss(F.avg_pool2d(sr, cell), F.avg_pool2d(hr, cell))
+
+
 def grid(sr: Tensor, hr: Tensor, *, period: int) -> Tensor:
     """How differently ``sr`` and ``hr`` spread detail over the positions within an LR pixel; 0 = alike.
 
