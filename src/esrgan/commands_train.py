@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
-from esrgan.config import PretrainConfig, TrainConfig
+from esrgan.config import PretrainConfig, RunConfig, TrainConfig
 from esrgan.errors import EsrganError
 
 
@@ -32,6 +32,8 @@ File = Annotated[Path | None, Parameter(name="--config")]
 
 Lists = Parameter(consume_multiple=True, negative=())  # --images A B C, and no --empty-images
 
+DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
+
 pretrain_command = App(name="pretrain", config=(from_toml,), default_parameter=Lists, result_action="return_value")
 train_command = App(name="train", config=(from_toml,), default_parameter=Lists, result_action="return_value")
 
@@ -40,14 +42,19 @@ train_command = App(name="train", config=(from_toml,), default_parameter=Lists, 
 def _pretrain(
     *,
     config_file: File = None,  # noqa: ARG001 - read by ``from_toml``
+    dry_run: DryRun = False,
     config: Annotated[PretrainConfig, Parameter(name="*")],
 ) -> None:
     """Stage 1: train a generator with L1. The same command again resumes an interrupted run.
 
     Args:
         config_file: TOML file of options; what is also on the command line counts from there.
+        dry_run: Take 20 steps, say what they cost in time and memory, and leave nothing behind.
         config: The run.
     """
+    if dry_run:
+        _say_dry_run(config)
+        return
     from esrgan.stages import pretrain  # noqa: PLC0415 - torch
 
     print(pretrain(config))
@@ -57,14 +64,52 @@ def _pretrain(
 def _train(
     *,
     config_file: File = None,  # noqa: ARG001 - read by ``from_toml``
+    dry_run: DryRun = False,
     config: Annotated[TrainConfig, Parameter(name="*")],
 ) -> None:
     """Stage 2: GAN training from a stage-1 model. The same command again resumes an interrupted run.
 
     Args:
         config_file: TOML file of options; what is also on the command line counts from there.
+        dry_run: Take 20 steps, say what they cost in time and memory, and leave nothing behind.
         config: The run.
     """
+    if dry_run:
+        _say_dry_run(config)
+        return
     from esrgan.stages import train  # noqa: PLC0415 - torch
 
     print(train(config))
+
+
+def _say_dry_run(config: RunConfig) -> None:
+    from esrgan.preflight import dry_run  # noqa: PLC0415 - torch
+
+    for line in dry_run(config):
+        print(line)
+
+
+def data_check_command(
+    folders: tuple[Path, ...],
+    /,
+    *,
+    val: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
+    scale: int = 4,
+    patch: int = 128,
+) -> int:
+    """Look at training pictures before days are spent on them; exit code 1 if something is wrong.
+
+    Args:
+        folders: Training pictures: folders, files, .txt lists; or folders of HR and LR pairs.
+        val: Validation pictures, to be sure that they are not among the training pictures.
+        scale: HR over LR size.
+        patch: Side of the HR training crop, in pixels.
+    """
+    from esrgan.doctor import examine  # noqa: PLC0415 - torch
+
+    findings = examine(folders, val=val, scale=scale, patch=patch)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print("nothing wrong was found")
+    return int(any(finding.harm for finding in findings))

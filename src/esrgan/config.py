@@ -1,7 +1,7 @@
 """What a run is made of: frozen values, read from a TOML file and the command line."""
 
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +112,10 @@ class LossWeights:
     """L1 between VGG19 features before activation."""
     gan: float = 5e-3
     """Relativistic average GAN loss (lambda)."""
+    colour: float = 0.0
+    """L1 between mean colours of cells of 4 x 4 LR pixels, against drifting colours."""
+    grid: float = 0.0
+    """Penalty on detail that repeats with the LR pixels; above 0, VGG and discriminator also see shifted crops."""
     layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     """VGG19 layers of the perceptual term and their weights."""
     normalise: bool = False
@@ -168,12 +172,15 @@ class RunConfig:
     """Which saved state a run goes on from."""
     lpips: Path | None = None
     """LPIPS-Alex weights for validation; none = the torch cache, else fetched, else left out."""
+    tensorboard: bool = False
+    """Write the same numbers and sample pictures for TensorBoard too (in the run folder)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(len(self.images) > 0, "images", "empty", "one folder of pictures or more (--images FOLDER)")
 
 
@@ -215,25 +222,32 @@ class TrainConfig(RunConfig):
     """VGG19 weights; none = the torch cache, else fetched."""
 
 
+FREE = frozenset({"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg",
+                  "resume", "tensorboard"})  # fmt: skip
+"""Options in which a resumed run may differ."""
+
+
 def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
-    """One line for every option in which ``config`` is another run than ``saved``; what may change is left out."""
-    free = {
-        "steps",
-        "run_dir",
-        "cache",
-        "log_every",
-        "validate_every",
-        "save_every",
-        "device",
-        "lpips",
-        "vgg",
-        "resume",
-    }
-    now = plain(config)
-    names = [
-        name for name in sorted(saved.keys() | now.keys()) if name not in free and saved.get(name) != now.get(name)
+    """One line for every option in which ``config`` is another run than ``saved``; what may change is left out.
+
+    Pictures and models count as the same under the same name, wherever they lie: a run may move to another machine.
+    An option that ``saved`` is too old to have counts as its default.
+    """
+    required = {f.name: getattr(config, f.name) for f in fields(config) if f.default is MISSING}
+    defaults, now = plain(type(config)(**required)), plain(config)
+    before = defaults | saved
+    return [
+        f"{name}: {before.get(name, 'none')} before, {now.get(name, 'none')} now"
+        for name in sorted(before.keys() | now.keys())
+        if name not in FREE and _place_free(before.get(name)) != _place_free(now.get(name))
     ]
-    return [f"{name}: {saved.get(name)} before, {now.get(name)} now" for name in names]
+
+
+def _place_free(value: Any) -> Any:
+    """Paths by their last part."""
+    if isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2]
+    return [_place_free(item) for item in value] if isinstance(value, list) else value
 
 
 def plain(config: RunConfig) -> dict[str, Any]:

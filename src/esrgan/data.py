@@ -20,6 +20,7 @@ from esrgan.images import find_images, read_bytes8
 from esrgan.resize import make_lr
 
 Bytes = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 
 
 def default_cache() -> Path:
@@ -36,6 +37,7 @@ class PhotoStore:
     Attributes:
         shapes: (rows, columns) of every LR picture.
         skipped: One line for every file left out: broken, or smaller than the patch.
+        digest: Hash of all pixels, by which a resumed run knows its pictures again, wherever they lie.
     """
 
     def __init__(self, folder: Path, scale: int) -> None:
@@ -44,9 +46,14 @@ class PhotoStore:
         self.shapes: list[tuple[int, int]] = [(rows, columns) for rows, columns in index["shapes"]]
         self.skipped: list[str] = index["skipped"]
         self.names: list[str] = index["names"]
+        self.digest: str | None = index.get("digest")
+        if not self.shapes:
+            raise EsrganError(f"none of the training pictures can be used: {'; '.join(self.skipped[:3])}")
         self._lr = np.memmap(folder / "lr", dtype=np.uint8, mode="r")
         self._hr = np.memmap(folder / "hr", dtype=np.uint8, mode="r")
         self._starts = np.cumsum([0] + [3 * rows * columns for rows, columns in self.shapes])
+        if (len(self._lr), len(self._hr)) != (self._starts[-1], self._starts[-1] * scale**2):
+            raise EsrganError(f"the decoded pictures in {folder} are damaged; delete that folder and start again")
 
     @classmethod
     def of(cls, images: Sequence[Path], *, scale: int, patch: int, cache: Path | None = None, subset: float = 1.0,
@@ -68,16 +75,12 @@ class PhotoStore:
         if subset < 1:
             kept = np.random.default_rng(seed).permutation(len(paths))[: max(1, round(subset * len(paths)))]
             paths = [paths[i] for i in sorted(kept)]
-        stats = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        stats = [(str(path.absolute()), *_size_and_time(path)) for path in paths]
         key = hashlib.sha256(json.dumps([scale, patch, stats]).encode()).hexdigest()[:24]
         folder = (cache or default_cache()) / key
         if not (folder / "index.json").is_file():
             _build(paths, folder, scale, patch)
-        store = cls(folder, scale)
-        if not store.shapes:
-            reasons = "; ".join(store.skipped[:3])
-            raise EsrganError(f"none of the {len(paths)} training pictures can be used: {reasons}")
-        return store
+        return cls(folder, scale)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -106,31 +109,48 @@ class Patches:
         positions = [(rows - self.side + 1) * (columns - self.side + 1) for rows, columns in store.shapes]
         self._ends = np.cumsum(positions)
 
-    def __call__(self, step: int, count: int) -> tuple[Tensor, Tensor]:
-        """The ``count`` patches of ``step``: LR (count, 3, h, w) and HR, uint8, channels last in memory."""
+    def __call__(self, step: int, count: int, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
+        """The ``count`` patches of ``step``: LR (count, 3, h, w) and HR, uint8; of these only ``rows``, if given."""
         random = np.random.default_rng((self.seed, step))
         picks = random.integers(0, self._ends[-1], count)
         turns = random.integers(0, 8, count)
+        if rows is not None:
+            picks, turns = picks[rows], turns[rows]
         side, scale = self.side, self.store.scale
-        lr = np.empty((count, side, side, 3), np.uint8)
-        hr = np.empty((count, side * scale, side * scale, 3), np.uint8)
-        for n, (pick, turn) in enumerate(zip(picks, turns, strict=True)):
-            i = int(np.searchsorted(self._ends, pick, side="right"))
-            y, x = divmod(int(self._ends[i] - 1 - pick), self.store.shapes[i][1] - side + 1)
+        lr = np.empty((len(picks), 3, side, side), np.uint8)
+        hr = np.empty((len(picks), 3, side * scale, side * scale), np.uint8)
+        pictures = np.searchsorted(self._ends, picks, side="right").tolist()
+        for n, (i, pick, turn) in enumerate(zip(pictures, picks.tolist(), turns.tolist(), strict=True)):
+            y, x = divmod(int(self._ends[i]) - 1 - pick, self.store.shapes[i][1] - side + 1)
             small, large = self.store.picture(i)
-            lr[n] = turned(small[y : y + side, x : x + side], int(turn))
-            hr[n] = turned(large[y * scale : (y + side) * scale, x * scale : (x + side) * scale], int(turn))
-        return torch.from_numpy(lr).permute(0, 3, 1, 2), torch.from_numpy(hr).permute(0, 3, 1, 2)
+            lr[n] = turned(small[y : y + side, x : x + side], turn).transpose(2, 0, 1)
+            hr[n] = turned(large[y * scale : (y + side) * scale, x * scale : (x + side) * scale], turn).transpose(
+                2, 0, 1
+            )
+        return torch.from_numpy(lr), torch.from_numpy(hr)
 
-    def ahead(self, first: int, last: int, count: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def ahead(
+        self, first: int, last: int, count: int, rows: Rows | None = None
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(step, lr, hr) for the steps ``first`` to ``last``, each cut by a thread while the one before is used."""
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self, first, count)
+            coming = pool.submit(self, first, count, rows)
             for step in range(first, last + 1):
                 lr, hr = coming.result()
                 if step < last:
-                    coming = pool.submit(self, step + 1, count)
+                    coming = pool.submit(self, step + 1, count, rows)
                 yield step, lr, hr
+
+
+def share_of_batch(batch: int, accumulate: int, rank: int, size: int) -> Rows:
+    """Which of a step's patches process ``rank`` of ``size`` takes: its part of every forward pass, in order.
+
+    Raises:
+        EsrganError: The batch cannot be divided so.
+    """
+    if batch % size:
+        raise EsrganError(f"batch is {batch}; {size} processes share it, so it must be a multiple of {size}")
+    return np.arange(batch * accumulate).reshape(accumulate, size, -1)[:, rank].ravel()
 
 
 def turned(image: Bytes, turn: int) -> Bytes:
@@ -141,8 +161,15 @@ def turned(image: Bytes, turn: int) -> Bytes:
 
 
 def to_unit(image: Tensor, device: torch.device | str) -> Tensor:
-    """uint8 0 to 255 -> float [0, 1] on ``device``."""
-    return image.to(device, non_blocking=True).float().div_(255)
+    """uint8 0 to 255 -> float [0, 1] on ``device``, channels last in memory."""
+    return image.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float().div_(255)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        return path.stat().st_size, path.stat().st_mtime_ns
+    except OSError:  # a broken link, for instance: decoding it will say so
+        return 0, 0
 
 
 def _build(paths: Sequence[Path], folder: Path, scale: int, patch: int) -> None:
@@ -167,6 +194,7 @@ def _decode_all(
     paths: Sequence[Path], lr_file: IO[bytes], hr_file: IO[bytes], scale: int, patch: int
 ) -> dict[str, Any]:
     shapes, names, skipped = [], [], []
+    digest = hashlib.sha256()
 
     def decode(path: Path) -> tuple[Bytes, Bytes] | str:
         try:
@@ -191,7 +219,9 @@ def _decode_all(
                 names.append(str(path))
                 lr_file.write(lr.data)
                 hr_file.write(hr.data)
-    return {"shapes": shapes, "names": names, "skipped": skipped}
+                digest.update(hr.data)
+    digest.update(json.dumps(shapes).encode())
+    return {"shapes": shapes, "names": names, "skipped": skipped, "digest": digest.hexdigest()}
 
 
 def _sweep(cache: Path) -> None:

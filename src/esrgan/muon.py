@@ -28,7 +28,13 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum for convolution weights, (out, in, height, width) each."""
+    """Muon with Nesterov momentum for convolution weights, (out, in, height, width) each.
+
+    Attributes:
+        found_inf: 1 where the step is to be left out, else 0, on the weights' device; as in torch's fused Adam.
+    """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
@@ -41,12 +47,20 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is not None:
                     by_shape[weight.shape].append(weight)
-            for shape, weights in by_shape.items():
-                momenta = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in weights]
-                gradients = [w.grad for w in weights]
-                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-                updates = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"])).flatten(2)
-                rows, columns = updates.shape[1:]
-                moves = orthogonalise(updates).view(-1, *shape)
-                scale = 0.2 * max(rows, columns) ** 0.5
-                torch._foreach_add_(weights, list(moves), alpha=-group["lr"] * scale)
+            for weights in by_shape.values():
+                self._move(weights, group["lr"], group["momentum"])
+
+    def _move(self, weights: list[Tensor], learning_rate: float, momentum: float) -> None:
+        """Move weights of one shape."""
+        momenta = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in weights]
+        gradients = torch.stack([cast(Tensor, w.grad) for w in weights])
+        before = torch.stack(momenta)
+        after = before.lerp(gradients, 1 - momentum)
+        flat = gradients.lerp(after, momentum).flatten(2)
+        scale = 0.2 * max(flat.shape[1:]) ** 0.5
+        moves = orthogonalise(flat).view_as(gradients) * (-learning_rate * scale)
+        if self.found_inf is not None:
+            left_out = self.found_inf > 0
+            after, moves = torch.where(left_out, before, after), torch.where(left_out, 0, moves)
+        torch._foreach_copy_(momenta, list(after))
+        torch._foreach_add_(weights, list(moves))

@@ -4,13 +4,14 @@ An objective takes (lr, hr) and yields turns: a player and the terms of its loss
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from esrgan.config import LossWeights
-from esrgan.losses import perceptual, pixel, relativistic
+from esrgan.distributed import average_, everyone
+from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted
 from esrgan.players import Player
 from esrgan.vgg import VGGFeatures
 
@@ -38,27 +39,34 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
     """Stage 2: perceptual + relativistic average GAN + pixel loss (equation 3 of the paper), then the discriminator.
 
     Both networks move after both turns, so the real picture's logits serve both: the generator's turn reads them
-    detached, the discriminator's with their graph.
+    detached, the discriminator's with their graph. Means are over the pictures of all processes.
     """
 
     def turns(lr: Tensor, hr: Tensor) -> Iterator[Turn]:
         sr = generator(lr)
-        real = discriminator(hr)
+        period = hr.shape[-1] // lr.shape[-1]
+        terms = {"pixel": weights.pixel * pixel(sr, hr)}
+        if weights.colour:
+            terms["colour"] = weights.colour * colour(sr, hr, cell=4 * period)
+        if weights.grid:
+            terms["grid"] = weights.grid * grid(sr, hr, period=period)
+            sr, hr = shifted(sr, hr, period=period)
+        real = everyone(discriminator(hr))
         with discriminator.frozen():
-            gan = relativistic(winner=discriminator(sr), loser=real.detach())
+            gan = relativistic(winner=everyone(discriminator(sr)), loser=real.detach())
         with torch.autocast(discriminator.device_type, discriminator.dtype, discriminator.dtype != torch.float32):
             with torch.no_grad():
                 wanted = features(hr)
-            content = perceptual(features(sr), wanted, weights.layers, normalise=weights.normalise)
-        yield Turn(
-            generator,
-            {
-                "pixel": weights.pixel * pixel(sr, hr),
-                "perceptual": weights.perceptual * content,
-                "gan": weights.gan * gan,
-            },
-        )
-        fake = discriminator(sr.detach())
+            content = perceptual(features(sr), wanted, _layer_weights(wanted, weights))
+        yield Turn(generator, terms | {"perceptual": weights.perceptual * content, "gan": weights.gan * gan})
+        fake = everyone(discriminator(sr.detach()))
         yield Turn(discriminator, {"discriminator": relativistic(winner=real, loser=fake)})
 
     return turns
+
+
+def _layer_weights(wanted: dict[str, Tensor], weights: LossWeights) -> dict[str, Any]:
+    """What each layer's distance is multiplied by."""
+    if not weights.normalise:
+        return dict(weights.layers)
+    return {layer: w / average_(wanted[layer].float().abs().mean()) for layer, w in weights.layers.items()}

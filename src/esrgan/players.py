@@ -1,5 +1,6 @@
 """A player: a network with its optimizers and learning-rate schedule."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -8,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.config import OptimConfig
+from esrgan.distributed import average_
 from esrgan.muon import Muon
+
+ALIGNMENT = 64  # numbers; where each weight's gradient begins, for wide loads
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -24,34 +28,68 @@ def rate(config: OptimConfig, step: int, steps: int) -> float:
 class Player:
     """A network that learns; calling it runs the network in the run's arithmetic and gives fp32 back.
 
+    The gradients of all its weights lie in one flat tensor, so that averaging them over processes, measuring and
+    clearing them are one operation each.
+
     Args:
         net: The network, already on its device.
         config: Its optimizer and schedule.
         steps: Length of the run, which the schedule depends on.
         dtype: Arithmetic of forward and backward; the weights stay fp32.
+
+    Attributes:
+        slowdown: Factor on the schedule's learning rate.
     """
 
     def __init__(self, net: nn.Module, config: OptimConfig, *, steps: int, dtype: torch.dtype) -> None:
         self.net = net.train().to(memory_format=torch.channels_last)
-        self.config, self.steps, self.dtype = config, steps, dtype
+        self.config, self.steps, self.dtype, self.slowdown = config, steps, dtype, 1.0
         self.parameters = list(net.parameters())
         self.device_type = self.parameters[0].device.type
         self.optimizers = _optimizers(net, config)
+        self.gradient, self._views = _flat_gradient(self.parameters)
+        self._clear()
+        self._buffers = [buffer.clone() for buffer in net.buffers()]
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.autocast(self.device_type, self.dtype, enabled=self.dtype != torch.float32):
             out = self.net(x.contiguous(memory_format=torch.channels_last))
         return cast(Tensor, out).float()
 
-    def step(self, number: int) -> Tensor:
-        """Clip, move the weights as step ``number`` says, clear the gradients; gives the norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or float("inf"))
+    def rate(self, number: int) -> float:
+        """The learning rate of step ``number``."""
+        return self.slowdown * rate(self.config, number, self.steps)
+
+    def gather(self) -> Tensor:
+        """Average the gradient over all processes and clip it; gives its norm before clipping."""
+        norm: Tensor = torch.linalg.vector_norm(average_(self.gradient))
+        if self.config.clip:
+            self.gradient *= (self.config.clip / (norm + 1e-6)).clamp(max=1)
+        return norm
+
+    @torch.no_grad()
+    def step(self, number: int, finite: Tensor) -> None:
+        """Move the weights as step ``number`` says and clear the gradient; where not ``finite``, change nothing.
+
+        ``finite`` stays on the device: nobody waits to learn what it is.
+        """
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate(self.config, number, self.steps)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return norm
+                group["lr"] = self.rate(number)
+            if self.device_type != "mps":
+                optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+                optimizer.step()
+            elif finite:  # there Adam is not fused and knows no found_inf
+                optimizer.step()
+        for buffer, kept in zip(self.net.buffers(), self._buffers, strict=True):
+            kept.copy_(torch.where(finite, buffer, kept))
+            buffer.copy_(kept)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.gradient.zero_()
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            parameter.grad = view
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -73,6 +111,8 @@ class Player:
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._clear()
+        self._buffers = [buffer.clone() for buffer in self.net.buffers()]
 
 
 class Average:
@@ -80,15 +120,28 @@ class Average:
 
     def __init__(self, net: nn.Module, average: nn.Module, decay: float) -> None:
         self.source, self.net, self.decay = net, average.requires_grad_(False).eval(), decay
+        self.net.to(memory_format=torch.channels_last)
         self.net.load_state_dict(net.state_dict())
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after ``step``."""
+    def update(self, step: int, finite: Tensor) -> None:
+        """Take in the weights after ``step``, unless that step was left out."""
         decay = min(self.decay, step / (step + 10))
-        torch._foreach_lerp_(list(self.net.parameters()), list(self.source.parameters()), 1 - decay)
-        for mine, theirs in zip(self.net.buffers(), self.source.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine: list[Tensor] = list(self.net.parameters())
+        theirs: list[Tensor] = list(self.source.parameters())
+        ways = list(torch._foreach_sub(theirs, mine))
+        torch._foreach_mul_(ways, finite * (1 - decay))
+        torch._foreach_add_(mine, ways)
+        for buffer, source in zip(self.net.buffers(), self.source.buffers(), strict=True):
+            buffer.copy_(source)
+
+
+def _flat_gradient(parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+    """Zeros for the gradients of all ``parameters``, and each one's part, laid out in memory as the weight is."""
+    lengths = [math.ceil(parameter.numel() / ALIGNMENT) * ALIGNMENT for parameter in parameters]
+    flat = torch.zeros(sum(lengths), device=parameters[0].device)
+    parts = torch.split(flat, lengths)
+    return flat, [part.as_strided(p.shape, p.stride()) for part, p in zip(parts, parameters, strict=True)]
 
 
 def _optimizers(net: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:

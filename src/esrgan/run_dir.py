@@ -11,57 +11,83 @@ state.pt, state-previous.pt, state-best.pt   for resuming
 import hashlib
 import io
 import json
+import os
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 from torch import Tensor
 
+from esrgan import distributed
 from esrgan.config import RunConfig, TrainConfig, differences, to_toml
+from esrgan.devices import pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.files import replacing, write_text
 from esrgan.players import Average, Player
 
 Row = dict[str, Any]
+STATES = ("state.pt", "state-previous.pt")
 
 
 @dataclass
 class Progress:
-    """How far a run is; part of its state."""
+    """How far a run is; part of its state. What is counted stays on the device until somebody asks."""
 
     step: int = 0
     best: float | None = None
     """Score of the best model so far; larger is better."""
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of what is logged, since the last line of the log."""
-    count: int = 0
+    count: Tensor | int = 0
     """Steps in ``sums``."""
+    skipped: Tensor | int = 0
+    """Steps left out because something was not finite, in all."""
+    streak: Tensor | int = 0
+    """The same, in a row, up to now."""
+    returns: int = 0
+    """How often the run went back to a saved state; each halved the learning rate."""
+    due: bool = False
+    """Whether the validation of this step is still to be done."""
+    data: str | None = None
+    """Hash of the training pictures."""
 
-    def add(self, step: int, losses: dict[str, Tensor]) -> None:
+    def add(self, step: int, losses: dict[str, Tensor], finite: Tensor) -> None:
         """Take in the losses of ``step``, without waiting for the device."""
-        self.step, self.count = step, self.count + 1
-        self.sums = {name: self.sums[name] + loss if name in self.sums else loss for name, loss in losses.items()}
+        self.step, self.count, self.skipped = step, self.count + finite, self.skipped + ~finite
+        self.streak = (self.streak + 1) * ~finite
+        for name, loss in losses.items():
+            counted = torch.where(finite, loss, 0)
+            self.sums[name] = self.sums[name] + counted if name in self.sums else counted
 
     def take(self) -> dict[str, float]:
-        """The mean losses since this was last asked."""
-        means = {name: total.item() / self.count for name, total in self.sums.items()}
+        """The mean losses since this was last asked; none if no step counted."""
+        count = int(self.count)
+        means = {name: total.item() / count for name, total in self.sums.items()} if count else {}
         self.sums, self.count = {}, 0
         return means
 
 
 class RunDir:
-    """One run folder, held by one process at a time; use ``opened``."""
+    """One run folder, held by one process at a time; use ``opened``.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.samples = path / "samples"
-        self.latest, self.best = path / "latest.safetensors", path / "best.safetensors"
-        self._log = path / "log.jsonl"
+    Where several processes share a run, only the first reads and writes; in the others nothing here has an effect.
+
+    Attributes:
+        config: The options in force, with the precision settled.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, self.path = config, config.run_dir
+        self.first = distributed.rank() == 0
+        self.samples = self.path / "samples"
+        self.latest, self.best = self.path / "latest.safetensors", self.path / "best.safetensors"
+        self._log = self.path / "log.jsonl"
 
     @classmethod
     @contextmanager
@@ -69,92 +95,136 @@ class RunDir:
         """The run folder of ``config``, made or gone on with, locked until the end of the block.
 
         Raises:
-            EsrganError: It belongs to another stage or other options, is in use, or cannot be written.
+            EsrganError: It belongs to another stage or other options, is in use, damaged, or cannot be written.
         """
-        run = cls(config.run_dir)
+        run = cls(config)
+        if not run.first:
+            run.config = replace(config, precision=distributed.shared(config.precision))
+            yield run
+            return
         try:
-            run.samples.mkdir(parents=True, exist_ok=True)
-            lock = (run.path / "lock").open("w")
+            run.path.mkdir(parents=True, exist_ok=True)
+            lock = (run.path / "lock").open("a+")
         except OSError as error:
             raise EsrganError(f"cannot write to the run folder {run.path} ({error.strerror}); use --run-dir") from error
         with lock:
             _hold(lock, run.path)
-            run._check(config)
-            write_text(run.path / "config.toml", to_toml(config))
+            run.config = run._settled(config)
+            for left in (*run.path.glob(".*.part*"), *run.samples.glob(".*.part*")):  # by a process that was killed
+                left.unlink()
+            write_text(run.path / "config.toml", to_toml(run.config))
+            distributed.shared(run.config.precision)
             yield run
 
-    def _check(self, config: RunConfig) -> None:
-        file = self.path / "config.toml"
-        if not file.is_file():
-            return
-        try:
-            saved = flattened(tomllib.loads(file.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise EsrganError(f"{file} is damaged ({error}); mend it, or use another --run-dir") from error
+    def _settled(self, config: RunConfig) -> RunConfig:
+        """``config`` with the precision that the run began with; refuses a folder that is not this run's."""
+        saved = self._saved_config()
+        precision = saved.get("precision", "auto")
+        config = settled(replace(config, precision=precision) if config.precision == "auto" else config)
+        if not saved:
+            return config
         if ("psnr_floor" in saved) != isinstance(config, TrainConfig):
             stage = "train" if "psnr_floor" in saved else "pretrain"
             raise EsrganError(f"{self.path} holds a run of `esrgan {stage}`; use another --run-dir")
-        if changed := differences(saved, config):
+        if changed := differences(
+            {**saved, "precision": config.precision if precision == "auto" else precision}, config
+        ):
             raise EsrganError(
-                f"{self.path} holds a run with other options ({'; '.join(changed)}); "
-                "give the same ones to resume it, or another --run-dir to start anew"
+                f"{self.path} holds a run with other options ({'; '.join(changed)}); give the same ones to resume it, "
+                "or another --run-dir to start anew, from this run's model with --init if you like"
             )
+        return config
+
+    def _saved_config(self) -> dict[str, Any]:
+        """The options that the folder's run began with, by dotted names; empty in a new folder."""
+        file = self.path / "config.toml"
+        if not file.is_file():
+            if any((self.path / name).exists() for name in (*STATES, "state-best.pt", self._log.name)):
+                raise EsrganError(
+                    f"{self.path} is half of a run folder: its config.toml is missing; put it back, or use another "
+                    "--run-dir"
+                )
+            return {}
+        try:
+            return {"precision": "auto"} | flattened(tomllib.loads(file.read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise EsrganError(f"{file} is damaged ({error}); mend it, or use another --run-dir") from error
 
     def save(
         self, progress: Progress, players: dict[str, Player], average: Average | None, *, best: bool = False
     ) -> None:
         """Store the state, atomically and with a checksum; the one before it is kept."""
+        if not self.first:
+            return
         state = {
             "progress": vars(progress),
             "players": {name: player.state_dict() for name, player in players.items()},
             "average": average.net.state_dict() if average else None,
         }
         buffer = io.BytesIO()
-        torch.save(state, buffer)
-        path = self.path / ("state-best.pt" if best else "state.pt")
-        with replacing(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+        torch.save(canonical(state), buffer)
+        path = self.path / ("state-best.pt" if best else STATES[0])
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
             if path.exists() and not best:
-                path.replace(path.with_name("state-previous.pt"))
+                path.replace(self.path / STATES[1])
 
-    def restore(self, players: dict[str, Player], average: Average | None, *, resume: str = "last") -> Progress:
-        """Set ``players`` and ``average`` to the saved state, cut the log off after it; step 0 where there is none."""
-        names = ["state-best.pt"] if resume == "best" else ["state.pt", "state-previous.pt"]
+    def restore(
+        self, players: dict[str, Player], average: Average | None, *, resume: Literal["last", "best"] = "last"
+    ) -> Progress:
+        """Set ``players`` and ``average`` to the saved state, cut the log off after it; step 0 where there is none.
+
+        Raises:
+            EsrganError: States were there and none can be read.
+        """
+        state = distributed.shared(self._newest(["state-best.pt"] if resume == "best" else STATES))
+        if state is None:
+            return Progress()
+        for name, player in players.items():
+            player.load_state_dict(state["players"][name])
+        if average:
+            average.net.load_state_dict(state["average"])
+        progress = Progress(**state["progress"])
+        for player in players.values():
+            player.slowdown = 0.5**progress.returns
+        return progress
+
+    def _newest(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """The first of these states that can be read; the log is then cut off after it."""
+        if not self.first:
+            return None
+        damaged = []
         for path in (self.path / name for name in names):
-            state = self._read(path)
-            if state is None:
+            if not path.is_file():
                 continue
-            for name, player in players.items():
-                player.load_state_dict(state["players"][name])
-            if average:
-                average.net.load_state_dict(state["average"])
-            progress = Progress(**state["progress"])
-            self._cut(progress.step)
-            return progress
-        if resume == "best":
-            raise EsrganError(f"{self.path} has no best state to resume from; leave --resume out")
+            content = path.read_bytes()
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                damaged.append(path.name)
+                continue
+            state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+            self._cut(state["progress"]["step"])
+            if damaged:
+                print(self.note(state["progress"]["step"], f"{damaged[0]} is damaged; going on from the one before it"))
+            return state
+        if damaged or "state-best.pt" in names or any("losses" in row for row in self.rows()):
+            what = f"{' and '.join(damaged)} damaged" if damaged else f"there is no {names[0]}"
+            raise EsrganError(
+                f"{self.path} cannot be resumed: {what}. Put a good copy there, try --resume "
+                f"{'last' if 'state-best.pt' in names else 'best'}, or start anew in another --run-dir"
+            )
         self._cut(0)
-        return Progress()
-
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        if not path.is_file():
-            return None
-        content = path.read_bytes()
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
-            self.note(0, f"{path.name} is damaged; trying the state before it")
-            return None
-        state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
-        return state
+        return None
 
     def log(self, row: Row) -> str:
         """Append a row to the log; gives the line that people read."""
         row = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **row}
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        line = as_text(row)
-        with self._log.with_suffix(".txt").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        return line
+        if self.first:
+            _append(self._log, json.dumps(row))
+            _append(self._log.with_suffix(".txt"), as_text(row))
+        return as_text(row)
 
     def note(self, step: int, text: str) -> str:
         """Log a sentence."""
@@ -177,15 +247,53 @@ class RunDir:
         write_text(self._log.with_suffix(".txt"), "".join(as_text(row) + "\n" for row in rows))
 
 
+def settled(config: RunConfig) -> RunConfig:
+    """``config`` with precision auto replaced by what it means here."""
+    if config.precision != "auto":
+        return config
+    dtype = pick_precision("auto", pick_device(config.device), training=True)
+    return replace(config, precision="bf16" if dtype == torch.bfloat16 else "fp32")
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a state never is on the disk before the lines that led to it
+    except OSError as error:
+        raise EsrganError(f"cannot write {path}: {error.strerror or error}; the last saved state is intact") from error
+
+
 def as_text(row: Row) -> str:
     """A log row as a line for people."""
     head = f"{row['time'][:19].replace('T', ' ')}  step {row['step']:>7}"
     if "note" in row:
         return f"{head}  {row['note']}"
+    if "bicubic" in row:
+        return f"{head}  bicubic     {_numbers(row['bicubic'])}"
     if "validation" in row:
-        return f"{head}  validation  {_numbers(row['validation'])}{'  (best so far)' if row.get('best') else ''}"
-    speed = f"learning rate {row['learning_rate']:.3g}  {row['steps_per_second']:.3g} steps/s"
-    return f"{head}  {_numbers(row['losses'])}  {speed}"
+        shown = {name: row["validation"].get(name) for name in ("psnr_y", "ssim_y", "lpips")}
+        scores = f"{_numbers(shown)}{'  (best so far)' if row.get('best') else ''}"
+        return f"{head}  validation  {scores}" + (f"  | {row['verdict']}" if row.get("verdict") else "")
+    skipped = f"  {row['skipped']} steps left out so far" if row.get("skipped") else ""
+    speed = f"learning rate {row['learning_rate']:.3g}  {row['steps_per_second']:.3g} steps/s{skipped}"
+    verdict = f"  | {row['verdict']}" if row.get("verdict") else ""
+    return f"{head}  {_numbers(row['losses']) or 'no finite loss'}  {speed}{verdict}"
+
+
+def canonical(value: Any) -> Any:
+    """``value`` with plain dicts and lists, equal strings one object, and tensors of their own on the CPU.
+
+    Pickle writes an object it has met before as a reference; after this, equal states become equal bytes.
+    """
+    if isinstance(value, dict):
+        return {canonical(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([canonical(item) for item in value])
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def flattened(table: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +309,7 @@ def _numbers(values: dict[str, float | None]) -> str:
 
 
 def _hold(lock: TextIO, path: Path) -> None:
+    """Lock the run folder for this process, or say who has it."""
     try:
         import fcntl  # noqa: PLC0415 - not on Windows, where nothing guards against two runs in one folder
     except ImportError:
@@ -208,4 +317,11 @@ def _hold(lock: TextIO, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise EsrganError(f"{path} is in use by another process; wait for it, or use another --run-dir") from error
+        lock.seek(0)
+        who = lock.read().strip() or "unknown"
+        raise EsrganError(
+            f"{path} is in use by another process (number {who}); wait for it, or use another --run-dir"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()

@@ -1,11 +1,11 @@
 """The loop of both stages."""
 
-import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import NamedTuple
 
@@ -15,24 +15,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from esrgan import distributed
 from esrgan.config import RunConfig
-from esrgan.data import Patches, to_unit
+from esrgan.data import Patches, share_of_batch, to_unit
 from esrgan.errors import EsrganError
 from esrgan.objectives import Objective
-from esrgan.players import Average, Player, rate
+from esrgan.players import Average, Player
 from esrgan.plots import draw_curves
 from esrgan.run_dir import Progress, Row, RunDir
+from esrgan.track import balance, verdict
 
-Validate = Callable[[int], tuple[dict[str, float | None], float]]
-"""Step -> validation scores, and the one number by which the best model is chosen (larger is better)."""
+CHECK_EVERY = 10  # steps; asking the device more often would make it wait
+STREAK = 5  # steps in a row that are not finite, after which the run goes back to its last good state
+RETURNS = 3  # how often it does that before it gives up
+
+
+class Scores(NamedTuple):
+    """What a validation found."""
+
+    scores: dict[str, float | None]
+    value: float
+    """The one number by which the best model is chosen; larger is better."""
+
+
+Validate = Callable[[int, Callable[[], bool]], Scores | None]
+"""(step, shall it stop?) -> scores, or none if it was stopped."""
 
 
 class Step(NamedTuple):
-    """One optimizer step that was taken."""
+    """One optimizer step."""
 
     number: int
     losses: dict[str, Tensor]
-    """Each term of the loss, averaged over the accumulated batches; still on the device."""
+    """Each term of the loss, averaged over the accumulated batches and all processes; still on the device."""
+    finite: Tensor
+    """Whether every loss and gradient was finite, on the device; else nothing was changed by this step."""
 
 
 def train_steps(
@@ -45,18 +62,23 @@ def train_steps(
     """Take one step for every (number, lr, hr) in ``batches``; each is split into ``accumulate`` equal parts.
 
     Gradients are averaged over the parts, so that 2 x 8 is 1 x 16 up to rounding where no term depends on the batch as
-    a whole (the relativistic mean does).
+    a whole (the relativistic mean does), and over processes.
     """
+    players = list(players)
     for number, lr, hr in batches:
+        torch.manual_seed(number)  # what is random within a step depends on the step alone, on every process alike
         sums: dict[str, Tensor] = {}
         for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
             for turn in objective(*part):
                 torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
                 for name, loss in turn.losses.items():
                     sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
+        losses = distributed.average_(torch.stack(list(sums.values())))
+        norms = [player.gather() for player in players]
+        finite = torch.stack([losses.sum(), *norms]).isfinite().all()
         for player in players:
-            player.step(number)
-        yield Step(number, sums)
+            player.step(number, finite)
+        yield Step(number, dict(zip(sums, losses, strict=True)), finite)
 
 
 @dataclass(kw_only=True)
@@ -72,67 +94,161 @@ class Game:
     validate: Validate | None
     save_models: Callable[[int, bool], None]
     """(step, is it the best so far) -> writes the model file."""
+    score: str = "psnr_y"
+    """The score that chooses the best model."""
+    references: dict[str, list[Row]] = field(default_factory=dict)
+    """Logs of shipped runs, to hold this one against."""
+    watch: Callable[[Row], None] = lambda _: None
+    """Sees every line of the log, to pass it on."""
+
+    def batches(self, config: RunConfig, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(step, lr, hr) from step ``first`` to the last; this process's share."""
+        device = self.players["generator"].parameters[0].device
+        rows = share_of_batch(config.batch, config.accumulate, distributed.rank(), distributed.size())
+        count = config.batch * config.accumulate
+        for step, lr, hr in self.patches.ahead(first, config.steps, count, rows):
+            yield step, to_unit(lr, device), to_unit(hr, device)
 
 
 def fit(config: RunConfig, run: RunDir, game: Game) -> None:
     """Train from the run folder's state to the last step, logging, validating and saving on the way.
 
     SIGINT and SIGTERM save and stop after the step under way.
+
+    Raises:
+        EsrganError: The states are damaged, the disk is full, another process died, or the training diverged.
+        KeyboardInterrupt: It was stopped, and everything is saved; or it was told so twice.
     """
     progress = run.restore(game.players, game.average, resume=config.resume)
-    generator = game.players["generator"]
-    device = generator.parameters[0].device
-    raw = game.patches.ahead(progress.step + 1, config.steps, config.batch * config.accumulate)
-    batches = ((step, to_unit(lr, device), to_unit(hr, device)) for step, lr, hr in raw)
-    clock = _Clock(progress.step)
-    with _bar() as bar, stopping() as stop:
-        if progress.step:
-            bar.console.print(run.note(progress.step, "resumed"))
-        task = bar.add_task(run.path.name, total=config.steps, completed=progress.step, losses="")
+    digest = game.patches.store.digest
+    if progress.data and digest and progress.data != digest:
+        raise EsrganError(
+            f"{run.path} was trained with other pictures than those now in --images; bring the same ones back, or go "
+            f"on in another --run-dir with --init {run.latest}"
+        )
+    progress.data = digest
+    with _bar(run.first) as bar, stopping() as stop:
+        session = _Session(config, run, game, progress, bar, stop)
+        if 0 < progress.step < config.steps:
+            session.say({"step": progress.step, "note": "resumed"})
+        if not progress.step or config.resume == "best":
+            run.save(progress, game.players, game.average)
+        while session.lap():
+            pass
+
+
+class _Session:
+    """One process's work on a run."""
+
+    def __init__(
+        self, config: RunConfig, run: RunDir, game: Game, progress: Progress, bar: Bar, stop: list[str]
+    ) -> None:
+        self.config, self.run, self.game, self.progress, self.bar, self.stop = config, run, game, progress, bar, stop
+        self.clock = _Clock(progress.step)
+        self.task = bar.add_task(run.path.name, total=config.steps, completed=progress.step, losses="")
+
+    def lap(self) -> bool:
+        """Train to the last step; true if it first went back to the last good state and has to try again."""
+        config, game, progress = self.config, self.game, self.progress
+        if progress.due:
+            self.validate()
+        self._save_if(asked=self._asked())
+        batches = game.batches(config, progress.step + 1)
         for step in train_steps(game.objective, game.players.values(), batches, accumulate=config.accumulate):
-            number = step.number
-            progress.add(number, step.losses)
+            number, end = step.number, step.number == config.steps
+            progress.add(number, step.losses, step.finite)
             if game.average:
-                game.average.update(number)
-            bar.update(task, completed=number)
-            end = number == config.steps
+                game.average.update(number, step.finite)
+            self.bar.update(self.task, completed=number)
+            save = number % config.save_every == 0
+            if (save or end or number % CHECK_EVERY == 0) and int(progress.streak) >= STREAK:
+                self.go_back()
+                return True
             if number % config.log_every == 0 or end:
-                row = _log_row(progress, rate(generator.config, number, config.steps), clock.speed(number))
-                bar.console.print(run.log(row), highlight=False)
-                bar.update(task, losses=_brief(row["losses"]))
-            if game.validate and (number % config.validate_every == 0 or end):
-                _validate(run, progress, game, bar.console)
-                clock.restart(number)
-            if number % config.save_every == 0 or end or stop:
-                game.save_models(number, False)
-                run.save(progress, game.players, game.average)
-            if stop:
-                bar.console.print(run.note(number, f"stopped by {stop[0]}; the same command goes on from here"))
-                return
+                self.log()
+            progress.due = game.validate is not None and (number % config.validate_every == 0 or end)
+            if progress.due:
+                self.validate()
+            asked = self._asked()
+            self._save_if(asked=asked, wanted=end or (save and not int(progress.streak)))
+        return False
 
+    def _asked(self) -> bool:
+        """Whether any process was told to stop."""
+        return distributed.anyone(bool(self.stop))
 
-def _validate(run: RunDir, progress: Progress, game: Game, console: Console) -> None:
-    assert game.validate is not None
-    scores, value = game.validate(progress.step)
-    best = progress.best is None or value > progress.best
-    if best:
-        progress.best = value
-        game.save_models(progress.step, True)
-        run.save(progress, game.players, game.average, best=True)
-    line = run.log({"step": progress.step, "validation": scores, "best": best})
-    console.print(line, highlight=False)
-    draw_curves(run.rows(), run.path / "curves.png", title=run.path.name)
+    def _save_if(self, *, asked: bool, wanted: bool = False) -> None:
+        """Save if that is wanted; save and leave if it was asked."""
+        number = self.progress.step
+        if asked or wanted:
+            if self.run.first and number:
+                self.game.save_models(number, False)
+            self.run.save(self.progress, self.game.players, self.game.average)
+        if asked:
+            signals = self.stop[0] if self.stop else "a signal to another process"
+            self.say({"step": number, "note": f"stopped by {signals}; the same command goes on from here"})
+            raise KeyboardInterrupt
 
+    def say(self, row: Row) -> None:
+        """Write a line to the log and to the terminal."""
+        line = self.run.log(row)
+        if self.run.first:
+            self.bar.console.print(line, highlight=False, markup=False)
+            self.game.watch(row)
 
-def _log_row(progress: Progress, learning_rate: float, speed: float) -> Row:
-    losses = progress.take()
-    for name, loss in losses.items():
-        if not math.isfinite(loss):
+    def log(self) -> None:
+        """A line of losses, learning rate and speed."""
+        progress, number = self.progress, self.progress.step
+        losses = progress.take()
+        row: Row = {"step": number, "losses": losses, "learning_rate": self.game.players["generator"].rate(number),
+                    "steps_per_second": self.clock.speed(number)}  # fmt: skip
+        if skipped := int(progress.skipped):
+            row["skipped"] = skipped
+        if "discriminator" in losses:
+            row["verdict"] = balance(losses["discriminator"])
+        self.say(row)
+        self.bar.update(self.task, losses=_brief(losses))
+
+    def validate(self) -> None:
+        """Score the model, keep it if it is the best; left to be done later if a stop comes in between."""
+        run, progress, game = self.run, self.progress, self.game
+        assert game.validate is not None
+        found = game.validate(progress.step, lambda: bool(self.stop)) if run.first else None
+        if found is None:
+            return
+        progress.due = False
+        best = progress.best is None or found.value > progress.best
+        if best:
+            progress.best = found.value
+            game.save_models(progress.step, True)
+            run.save(progress, game.players, game.average, best=True)
+        row: Row = {"step": progress.step, "validation": found.scores, "best": best}
+        row["verdict"] = verdict([*run.rows(), row], game.references, name=game.score)
+        self.say(row)
+        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=game.references)
+        self.clock.restart(progress.step)
+
+    def go_back(self) -> None:
+        """Return to the last saved state with half the learning rate, or give up."""
+        progress, game = self.progress, self.game
+        trouble = (
+            f"the losses or gradients of the last {int(progress.streak)} steps up to {progress.step} were not finite"
+        )
+        if progress.returns >= RETURNS:
             raise EsrganError(
-                f"the {name} loss is {loss} at step {progress.step}: it diverged. The last saved state is intact; "
-                "try a smaller --optim.learning-rate or --optim.clip 1 in another --run-dir"
+                f"{trouble}, after {RETURNS} returns to an earlier state: the training diverges. The last saved state "
+                "is intact; in another --run-dir, try --optim.clip 1, --precision fp32, a smaller --optim.learning-rate"
             )
-    return {"step": progress.step, "losses": losses, "learning_rate": learning_rate, "steps_per_second": speed}
+        skipped, returns = progress.skipped, progress.returns + 1
+        self.progress = self.run.restore(game.players, game.average)
+        self.progress.returns, self.progress.streak = returns, 0
+        self.progress.skipped = skipped
+        for player in game.players.values():
+            player.slowdown = 0.5**returns
+        self.run.save(self.progress, game.players, game.average)
+        self.clock.restart(self.progress.step)
+        self.say({"step": self.progress.step, "note": f"{trouble}; back to step {self.progress.step} with the learning "
+                  f"rate halved (return {returns} of {RETURNS})"})  # fmt: skip
 
 
 class _Clock:
@@ -160,6 +276,9 @@ def stopping() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number).name)
 
+    if threading.current_thread() is not threading.main_thread():  # Python hears signals in the main thread alone
+        yield asked
+        return
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
@@ -168,9 +287,9 @@ def stopping() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def _bar() -> Bar:
+def _bar(shown: bool) -> Bar:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
-    return Bar(TextColumn("{task.description}"), *columns, console=Console(soft_wrap=True))
+    return Bar(TextColumn("{task.description}"), *columns, console=Console(soft_wrap=True), disable=not shown)
 
 
 def _brief(losses: dict[str, float]) -> str:
