@@ -1,0 +1,1 @@
+"""Measurements against peers: the same weights, pictures and run; ratios, because machines are shared and noisy."""

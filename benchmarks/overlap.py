@@ -1,0 +1,58 @@
+"""The overlap of tiles at which a tiled picture equals the whole one: largest and mean difference in 8-bit levels.
+
+uv run python -m benchmarks.overlap docs/samples/*.png --model lite_x4_gan lite_x4_psnr
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from esrgan.images import read_rgb
+from esrgan.library import find_model
+from esrgan.model_file import load_model
+from esrgan.tiling import tiled
+
+OVERLAPS = (4, 8, 12, 16, 20, 24, 32, 48, 64)
+
+app = App(help=__doc__)
+
+
+@app.default
+@torch.inference_mode()
+def main(
+    pictures: list[Path],
+    *,
+    model: Annotated[list[str], Parameter(consume_multiple=True)] = ["lite_x4_gan"],  # noqa: B006
+    kept: int = 64,
+) -> None:
+    """Compare tiled with whole outputs in fp32.
+
+    Args:
+        pictures: LR pictures, the larger the better.
+        model: Models by name or path.
+        kept: Side of what is kept of a tile; small, so that there are many seams.
+    """
+    table = Table("model", "overlap", "largest", "mean", box=None)
+    for name in model:
+        network = load_model(find_model(name)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = [read_rgb(path)[None] for path in pictures]
+        whole = [network(image).clamp(0, 1) for image in images]
+        for overlap in OVERLAPS:
+            apart = [
+                255
+                * (
+                    tiled(network, x, scale=network.scale, tile=kept + 2 * overlap, overlap=overlap).clamp(0, 1) - y
+                ).abs()
+                for x, y in zip(images, whole, strict=True)
+            ]
+            largest, mean = max(d.max().item() for d in apart), sum(d.mean().item() for d in apart) / len(apart)
+            table.add_row(name, str(overlap), f"{largest:.3f}", f"{mean:.5f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app()
