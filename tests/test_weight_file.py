@@ -178,6 +178,14 @@ def test_an_ncnn_network_with_other_constants_is_not_taken_for_esrgan(before: st
         load_model(tmp_path / "m.param")
 
 
+def test_programs_are_refused_as_such(tmp_path: Path) -> None:
+    for inside in ("m/code/net.py", "m/archive_format"):
+        with zipfile.ZipFile(tmp_path / "m.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(inside, "pt2")
+        with pytest.raises(EsrganError, match="TorchScript or exported program"):
+            load_model(tmp_path / "m.pt")
+
+
 def test_a_training_state_is_no_model(tmp_path: Path) -> None:
     torch.save({"iter": 5, "optimizers": [{"state": {}}]}, tmp_path / "m.pth")
     with pytest.raises(EsrganError, match="a training state is no model"):

@@ -107,13 +107,13 @@ def _pth(path: Path, check: Callable[[Path], None], *, mmap: bool) -> WeightFile
 def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if any("/code/" in name or name.endswith("/archive_format") for name in names):
+            raise EsrganError(f"{path} is a TorchScript or exported program, which is code; give the weights it is of")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise EsrganError(f"{path} is a compressed archive, which .pth files are not; unpack it if it holds one")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise EsrganError(f"{path} declares more data than the file holds; it is damaged or malicious")
-        names = [entry.filename for entry in entries]
-        if any("/code/" in name for name in names):
-            raise EsrganError(f"{path} is a TorchScript or exported program, which is code; give the weights it is of")
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise EsrganError(f"{path} is a zip archive but no .pth file of weights")
