@@ -124,11 +124,11 @@ def _load(
 
     device = str(pick_device(options["device"]))
     path = find_model(model, scale=math.ceil(scale or 4), device=device)
-    network, key = load_model(path), fingerprint(path)
-    if alpha is not None:
-        other = find_model(psnr_model) if psnr_model else partner(path)
-        network, key = interpolate(load_model(other), network, alpha), f"{fingerprint(other)} {alpha} {key}"
-    return Upscaler(network, **options), key
+    if alpha is None:
+        return Upscaler(path, **options), fingerprint(path)
+    other = find_model(psnr_model) if psnr_model else partner(path)
+    network = interpolate(load_model(other), load_model(path), alpha)
+    return Upscaler(network, **options), f"{fingerprint(other)} {alpha} {fingerprint(path)}"
 
 
 def _make_folder(folder: Path) -> None:

@@ -39,7 +39,7 @@ def entries() -> list[Entry]:
 
 
 def find_model(model: str | Path | None = None, *, scale: int = 4, device: str = "cpu") -> Path:
-    """The file of ``model``: a path, the name of a model at hand, or, with none, the best default.
+    """The file of ``model``: a path, a name at hand, ``hf:owner/name`` on the Hub or, with none, the best default.
 
     The default is the shipped GAN model of this scale, or else of the next larger one (or the largest there is); on a
     CPU the smallest such network, on a GPU the best.
@@ -49,6 +49,10 @@ def find_model(model: str | Path | None = None, *, scale: int = 4, device: str =
     """
     if model is None:
         return _default(scale, device)
+    if str(model).startswith("hf:"):
+        from esrgan.hub import pull  # noqa: PLC0415 - an extra
+
+        return pull(str(model))
     if Path(model).is_file():
         return Path(model)
     for entry in entries():

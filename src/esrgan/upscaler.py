@@ -12,7 +12,7 @@ from torch import Tensor
 from esrgan.devices import Precision, pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
-from esrgan.model_file import load_model
+from esrgan.other_network import OtherNetwork, load_network
 from esrgan.tiling import spans, tiled
 
 OVERLAP = 16
@@ -45,7 +45,7 @@ class Upscaler:
 
     def __init__(
         self,
-        model: Generator | str | Path | None = None,
+        model: Generator | OtherNetwork | str | Path | None = None,
         *,
         device: str = "auto",
         precision: Precision = "auto",
@@ -57,13 +57,13 @@ class Upscaler:
         self.tile = tile or max(512 if self.device.type == "cuda" else 256, 3 * overlap)
         self.overlap = overlap
         spans(1, self.tile, overlap)  # raises where they do not go together
-        if not isinstance(model, Generator):
+        if not isinstance(model, Generator | OtherNetwork):
             from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
 
-            model = load_model(find_model(model, scale=4, device=str(self.device)))
+            model = load_network(find_model(model, scale=4, device=str(self.device)))
         self.scale = model.scale
         self._model = model
-        self._networks: dict[torch.dtype, Generator] = {}
+        self._networks: dict[torch.dtype, Generator | OtherNetwork] = {}
         self._lock = threading.Lock()
         self._said_small_tiles = False
 
@@ -140,7 +140,7 @@ class Upscaler:
             sr: Tensor = self._network(dtype)(lr.to(dtype, memory_format=torch.channels_last))
         return sr.float().clamp(0, 1)  # out here, so that it is an ordinary tensor
 
-    def _network(self, dtype: torch.dtype) -> Generator:
+    def _network(self, dtype: torch.dtype) -> Generator | OtherNetwork:
         with self._lock:
             if dtype not in self._networks:
                 network = copy.deepcopy(self._model).requires_grad_(False).eval()
