@@ -92,3 +92,11 @@ def test_the_colour_loss_sees_a_cast_and_not_detail():
     detail = torch.tensor([0.1, -0.1]).repeat(16)
     assert colour(hr + detail, hr, cell=16).item() == pytest.approx(0, abs=1e-6)
     assert colour(hr + 0.02, hr, cell=16).item() == pytest.approx(0.02, rel=1e-4)
+
+
+def test_the_grid_loss_sees_detail_at_some_positions_only_though_rows_and_columns_are_alike():
+    torch.manual_seed(0)
+    noise = torch.randn(2, 3, 96, 96) / 10
+    checks = (0.2 + 0.8 * (torch.arange(96)[:, None] + torch.arange(96)) % 2).float()
+    even, uneven = 0.5 + 0.6 * noise, 0.5 + checks * noise
+    assert grid(uneven, 0.5 + noise, period=4) > 3 * grid(even, 0.5 + noise, period=4)

@@ -71,25 +71,25 @@ def grid(sr: Tensor, hr: Tensor, *, period: int) -> Tensor:
 
     A real picture has as much detail at one position as at the next. A generator's texture likes to repeat with the LR
     pixels, which neither VGG nor LPIPS punishes much. Compared, picture by picture and relative to their means, are the
-    profiles over one period of the differences between neighbours, along rows and columns, and the mean pattern.
+    mean at each position of the differences to the right and to the lower neighbour and of the high-pass (its size, so
+    that no detail gathers at some positions, and its value, so that no pattern is added). Squared,
+    because the gradient is then right on average though the profiles of a patch are noisy.
 
     Args:
         sr: Super-resolved pictures, (N, 3, H, W), cut on LR pixels.
         hr: The real ones.
         period: The scale.
     """
-    pairs = zip(_profiles(sr, period), _profiles(hr, period), strict=True)
-    return torch.stack([F.l1_loss(a, b.detach()) for a, b in pairs]).sum()
+    return F.mse_loss(_profiles(sr, period), _profiles(hr, period).detach())
 
 
-def _profiles(image: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Detail along rows by column (N, period), along columns by row, and the mean pattern (N, period, period)."""
-    rows, columns = image.diff(dim=3).abs(), image.diff(dim=2).abs()
+def _profiles(image: Tensor, period: int) -> Tensor:
+    """Four maps of detail by position within a period, each relative to its mean; (4, N, period, period)."""
+    right, down = (image.diff(dim=dim).abs() for dim in (3, 2))
     high = image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    pattern = _folded(high, period) / (high.abs().mean(dim=(1, 2, 3)).view(-1, 1, 1) + SMOOTH)
-    along = (_folded(rows, period).mean(dim=1), _folded(columns, period).mean(dim=2))
-    across, down = (profile / (profile.mean(dim=1, keepdim=True) + SMOOTH) for profile in along)
-    return across, down, pattern
+    maps = [_folded(x, period) for x in (right, down, high.abs(), high)]
+    sizes = torch.stack([maps[0], maps[1], maps[2], maps[2]]).mean(dim=(2, 3), keepdim=True)
+    return torch.stack(maps) / (sizes + SMOOTH)
 
 
 def _folded(x: Tensor, period: int) -> Tensor:
