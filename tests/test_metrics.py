@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from esrgan.errors import EsrganError
 from esrgan.images import read_rgb
-from esrgan.metrics import LPIPS, colour_shift, grid_energy, luma, psnr_y, ssim_y, to_grey
+from esrgan.metrics import LPIPS, colour_shift, grid_energy, luma, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.resize import quantise, resize
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -204,3 +204,12 @@ def test_lpips_of_bicubic_is_the_published_one():
         hr, lr = read_rgb(path)[None], read_rgb(BENCH / "Set5" / "x4" / "LR" / path.name)[None]
         values.append(measure(quantise(resize(lr, 4)), hr).item())
     assert sum(values) / len(values) == pytest.approx(0.340, abs=0.002)
+
+
+def test_unevenness_sees_a_grid_in_texture_and_not_texture():
+    torch.manual_seed(0)
+    noise = torch.randn(1, 1, 240, 240).expand(1, 3, -1, -1) / 10
+    checks = (0.5 + 0.5 * ((torch.arange(240)[:, None] // 2 + torch.arange(240) // 2) % 2)).float()
+    even, uneven = (unevenness((0.5 + x).clamp(0, 1), period=4).item() for x in (noise, checks * noise))
+    assert even < 0.03
+    assert uneven > 5 * even

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
-from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, psnr_y, ssim_y, to_grey
+from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.pairs import Pair, PairFiles, find_pairs, load_pairs, read_pair
 from esrgan.resize import quantise, resize
 
 __all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "load_pairs", "score"]
 
-SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "colour_shift")
+SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "colour_shift")
 
 
 class Model(Protocol):
@@ -68,6 +68,7 @@ def score(
         "lpips": lpips(sr.to(lpips.shift.device), hr.to(lpips.shift.device)) if lpips else None,
         "grid2": grid_energy(sr, hr, period=2),
         "grid4": grid_energy(sr, hr, period=4),
+        "unevenness": unevenness(sr, period=max(2, border)),
         "colour_shift": colour_shift(sr, hr),
     }
     return {name: None if value is None else value.item() for name, value in found.items()}

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from esrgan.metrics import LPIPS
     from esrgan.pairs import PairFiles
 
-COLUMNS = {"psnr_y": 2, "ssim_y": 4, "lpips": 4, "grid2": 2, "grid4": 2, "colour_shift": 2, "seconds": 2}
+COLUMNS = {
+    "psnr_y": 2,
+    "ssim_y": 4,
+    "lpips": 4,
+    "grid2": 2,
+    "grid4": 2,
+    "unevenness": 3,
+    "colour_shift": 2,
+    "seconds": 2,
+}
 """The scores of a table and their decimal places."""
 
 

@@ -147,6 +147,25 @@ def _log_energy(windows: Tensor, period: int) -> Tensor:
     return torch.stack([p[:, u[finest], v[finest]].mean(dim=1).log() for p in (power, beside)], dim=1)
 
 
+def unevenness(image: Tensor, *, period: int) -> Tensor:
+    """How unevenly detail is spread over the positions within ``period`` pixels: 0.01 in real photographs.
+
+    The standard deviation over those period x period positions of the mean size of the high-pass (what a 3x3 mean takes
+    away), relative to its mean: a grid in texture, whose pattern changes from place to place, shows here and not in
+    ``grid_energy``. Interpolation is uneven too, having more detail near the LR pixels' centres.
+
+    Args:
+        image: Pictures cut on LR pixels, at least 16 pixels high and wide.
+        period: The scale; 2 or more.
+    """
+    y = luma(image)
+    high = (y - F.avg_pool2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), 3, stride=1)).abs()
+    rows, columns = (side // period for side in y.shape[-2:])
+    cells = high[..., : rows * period, : columns * period].reshape(len(y), rows, period, columns, period)
+    profile = cells.mean(dim=(1, 3)).flatten(1)
+    return profile.std(dim=1) / (profile.mean(dim=1) + ROUNDING_NOISE)
+
+
 LPIPS_SHIFT = (-0.030, -0.088, -0.188)
 LPIPS_SCALE = (0.458, 0.448, 0.450)
 LPIPS_TAPS = (1, 4, 7, 9, 11)  # AlexNet's five activations
