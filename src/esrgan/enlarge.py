@@ -50,9 +50,9 @@ class Balance:
         """Count the kept part of a tile, (bands, h, w) each."""
         for row, image in zip(self._sums, (lr, sr), strict=True):
             colour, alpha = split(image)
-            seen = torch.ones_like(colour[:1]) if alpha is None else alpha
-            row[:3] += (colour * seen).sum((-2, -1), dtype=torch.float64).cpu()
-            row[3] += seen.sum(dtype=torch.float64).cpu()
+            seen = colour if alpha is None else colour * alpha
+            row[:3] += seen.sum((-2, -1), dtype=torch.float64).cpu()
+            row[3] += colour[0].numel() if alpha is None else alpha.sum(dtype=torch.float64).cpu()
 
     def check(self) -> None:
         """Raise where the mean colour moved by more than two levels."""

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import threading
 from pathlib import Path
 
@@ -138,7 +139,8 @@ class Upscaler:
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         with torch.inference_mode():
             sr: Tensor = self._network(dtype)(lr.to(dtype, memory_format=torch.channels_last))
-        return sr.float().clamp(0, 1)  # out here, so that it is an ordinary tensor
+        sr = sr.float()
+        return sr.clamp(0, 1) if _finite(sr) else sr * 1  # out here, so that it is an ordinary tensor
 
     def _network(self, dtype: torch.dtype) -> Generator | OtherNetwork:
         with self._lock:
@@ -156,15 +158,19 @@ def _framed(lr: Tensor) -> Tensor:
 
 
 def _fault(lr: Tensor, sr: Tensor) -> str | None:
-    if not torch.isfinite(sr).all():
+    if not _finite(sr):
         return "values that are not finite"
-    if _range(sr) < LEVEL / 2 and _range(lr) > 8 * LEVEL:
+    if _flat(sr[..., ::5, ::5]) and _flat(sr) and not _flat(lr, 8 * LEVEL):  # the first nearly always settles it
         return "one colour for a tile of several"
     return None
 
 
-def _range(image: Tensor) -> float:
-    return float((image.amax((-2, -1)) - image.amin((-2, -1))).max())
+def _finite(image: Tensor) -> bool:
+    return math.isfinite(float(image.sum()))  # in one pass, without a mask
+
+
+def _flat(image: Tensor, most: float = LEVEL / 2) -> bool:
+    return float((image.amax((-2, -1)) - image.amin((-2, -1))).max()) < most
 
 
 def _shift(lr: Tensor, sr: Tensor) -> float:
