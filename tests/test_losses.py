@@ -94,6 +94,13 @@ def test_the_colour_loss_sees_a_cast_and_not_detail():
     assert colour(hr + 0.02, hr, cell=16).item() == pytest.approx(0.02, rel=1e-4)
 
 
+def test_the_colour_loss_sees_colour_noise():
+    hr = torch.full((1, 3, 32, 32), 0.5)
+    noise = torch.zeros(1, 3, 32, 32)
+    noise[:, 0, ::2], noise[:, 0, 1::2] = 0.1, -0.1
+    assert colour(hr + noise, hr, cell=16).item() == pytest.approx(0.05, rel=1e-4)
+
+
 def test_the_grid_loss_sees_detail_at_some_positions_only_though_rows_and_columns_are_alike():
     torch.manual_seed(0)
     noise = torch.randn(2, 3, 96, 96) / 10

@@ -113,7 +113,7 @@ class LossWeights:
     gan: float = 5e-3
     """Relativistic average GAN loss (lambda)."""
     colour: float = 0.0
-    """L1 between mean colours of cells of 4 x 4 LR pixels, against drifting colours."""
+    """L1 between mean colours of cells of 4 x 4 LR pixels and between colour differences: no casts, no colour noise."""
     grid: float = 0.0
     """Penalty on detail that repeats with the LR pixels; above 0, VGG and discriminator also see shifted crops."""
     layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
