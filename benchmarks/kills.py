@@ -69,7 +69,7 @@ def configs(folder: Path, steps: int) -> dict[str, RunConfig]:
     two = TrainConfig(
         init=made["stage1.safetensors"],
         vgg=made["vgg.safetensors"],
-        weights=LossWeights(layers={"conv1_2": 1.0}, gan=0.1),
+        weights=LossWeights(layers={"conv1_2": 1.0}, gan=0.1, colour=1.0, grid=1.0),
         discriminator=DiscriminatorConfig(channels=4, batch_norm=True),
         optim=TrainOptim(learning_rate=1e-3, milestones=(steps // 2,)),
         **shared,

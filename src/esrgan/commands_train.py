@@ -1,5 +1,6 @@
 """The verbs ``pretrain``, ``train`` and ``data check``."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +58,7 @@ def _pretrain(
         return
     from esrgan.stages import pretrain  # noqa: PLC0415 - torch
 
-    print(pretrain(config))
+    _say(pretrain(config))
 
 
 @train_command.default
@@ -79,7 +80,12 @@ def _train(
         return
     from esrgan.stages import train  # noqa: PLC0415 - torch
 
-    print(train(config))
+    _say(train(config))
+
+
+def _say(result: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the first speaks
+        print(result)
 
 
 def _say_dry_run(config: RunConfig) -> None:

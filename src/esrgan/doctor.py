@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esrgan.data import Bytes
+from esrgan.data import Bytes, PhotoStore
 from esrgan.errors import EsrganError
 from esrgan.images import find_images, read_bytes8
 from esrgan.lr_kernels import looks_like
@@ -27,6 +27,7 @@ TWINS = 0.985  # correlation of thumbnails above which two pictures are taken fo
 SOFT = 0.03  # contrast at one pixel over that at four, below which a picture was enlarged or blurred
 BLOCKY = 1.6  # steps at multiples of 8 pixels over those elsewhere
 NAMED = 5  # pictures named in a line
+MOST = 1_000  # pictures that are looked at before a run
 PAIRS = 12  # pairs whose LR is looked at closely
 
 
@@ -99,6 +100,19 @@ def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4,
         findings += _of_validation(training, validation)
     for folder in paired:
         findings += of_pairs(folder, scale)
+    return sorted(findings, key=lambda finding: not finding.harm)
+
+
+def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 128) -> list[Finding]:
+    """The same of decoded training pictures, before a run; of very many, a part spread over all is looked at."""
+    training = Census(broken=list(store.skipped))
+    for i in range(0, len(store), max(1, len(store) // MOST)):
+        training.look(store.names[i], store.picture(i)[1], patch)
+    findings = [*_of_training(training, patch)]
+    if val:
+        findings += _of_validation(training, _census(find_images(val), patch=32))
+    for folder in (folder for folder in val if folder.is_dir() and _is_paired(folder, store.scale)):
+        findings += of_pairs(folder, store.scale)
     return sorted(findings, key=lambda finding: not finding.harm)
 
 

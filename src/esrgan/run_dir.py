@@ -205,7 +205,7 @@ class RunDir:
                 damaged.append(path.name)
                 continue
             state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
-            self._cut(state["progress"]["step"])
+            self._cut(state["progress"]["step"], due=state["progress"].get("due", False))
             if damaged:
                 print(self.note(state["progress"]["step"], f"{damaged[0]} is damaged; going on from the one before it"))
             return state
@@ -240,9 +240,11 @@ class RunDir:
                 continue
         return rows
 
-    def _cut(self, step: int) -> None:
-        """Drop what was logged after ``step``: the resumed run will do it again."""
-        rows = [row for row in self.rows() if row["step"] <= step]
+    def _cut(self, step: int, *, due: bool = False) -> None:
+        """Drop what was logged after ``step``, with its validation if that is still due: it will all be done again."""
+        rows = [
+            row for row in self.rows() if row["step"] < step or (row["step"] == step and not (due and "best" in row))
+        ]
         write_text(self._log, "".join(json.dumps(row) + "\n" for row in rows))
         write_text(self._log.with_suffix(".txt"), "".join(as_text(row) + "\n" for row in rows))
 

@@ -13,6 +13,7 @@ from esrgan.config import PretrainConfig, RunConfig, TrainConfig, plain
 from esrgan.data import Patches, PhotoStore
 from esrgan.devices import DTYPES, pick_device
 from esrgan.discriminator import Discriminator
+from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.metrics import LPIPS
@@ -20,6 +21,7 @@ from esrgan.model_file import load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
 from esrgan.players import Average, Player
 from esrgan.run_dir import RunDir
+from esrgan.tensorboard import Board
 from esrgan.track import load_references
 from esrgan.training import Game, fit
 from esrgan.validation import Validation
@@ -99,6 +101,9 @@ def _run(config: RunConfig) -> Path:
         store = photos(config, net.scale)
         for line in _what_is_used(config, store) if run.first else ():
             print(line)
+        if run.first and not run.rows():
+            for finding in examine_store(store, val=config.val, patch=config.patch):
+                print(run.note(0, str(finding)))
         validation = _validation(config, run, net)
         stage = "gan" if isinstance(config, TrainConfig) else "psnr"
 
@@ -110,7 +115,8 @@ def _run(config: RunConfig) -> Path:
         game = Game(players=players, average=average, objective=objective, validate=validation, save_models=save_models,
                     patches=Patches(store, patch=config.patch, seed=config.seed),
                     score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
-                    references=load_references(stage, net.scale))  # fmt: skip
+                    references=load_references(stage, net.scale),
+                    watch=Board(run) if config.tensorboard and run.first else lambda _: None)  # fmt: skip
         fit(config, run, game)
         return run.best if run.best.is_file() else run.latest
 

@@ -1,0 +1,84 @@
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from esrgan.cli import main
+from esrgan.config import GeneratorConfig, PretrainConfig, PretrainOptim, TrainConfig, differences, plain, to_toml
+from esrgan.errors import EsrganError
+from esrgan.run_dir import flattened
+
+ONE = PretrainConfig(images=(Path("photos"),), run_dir=Path("here"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+def saved(config):
+    return flattened(tomllib.loads(to_toml(config)))
+
+
+def test_a_config_survives_its_toml_file():
+    odd = replace(ONE, cache=Path('a "quoted" \\ and\nbroken'), optim=PretrainOptim(clip=0.5, milestones=(3, 7)))
+    assert saved(odd) == plain(odd)
+
+
+def test_a_config_does_not_differ_from_itself():
+    assert differences(saved(ONE), ONE) == []
+
+
+def test_what_changed_is_listed():
+    changed = replace(ONE, batch=8, generator=GeneratorConfig(blocks=3), optim=PretrainOptim(clip=1.0))
+    assert differences(saved(ONE), changed) == [
+        "batch: 16 before, 8 now", "generator.blocks: 23 before, 3 now", "optim.clip: none before, 1.0 now"
+    ]  # fmt: skip
+
+
+def test_steps_and_places_may_change():
+    assert differences(saved(ONE), replace(ONE, steps=5, run_dir=Path("x"), images=(Path("/other/photos"),))) == []
+    assert differences(saved(ONE), replace(ONE, images=(Path("/other/faces"),)))
+
+
+def test_options_younger_than_the_run_count_as_their_default():
+    old = {name: value for name, value in saved(ONE).items() if name != "generator.plus"}
+    assert differences(old, ONE) == []
+    assert differences(old, replace(ONE, generator=GeneratorConfig(plus=True)))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"steps": 0}, "steps"), ({"patch": 30}, "patch"), ({"subset": 0.0}, "subset"), ({"ema": 1.0}, "ema"),
+        ({"seed": -1}, "seed"), ({"images": ()}, "images"),
+    ],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_named(options, named):
+    with pytest.raises(EsrganError, match=named):
+        replace(ONE, **options)
+
+
+def test_milestones_stay_numbers():
+    assert TrainConfig(images=(Path("a"),), init=Path("b")).optim.milestones == (50_000, 100_000, 200_000, 300_000)
+    assert saved(ONE)["optim.milestones"] == [200_000, 400_000, 600_000, 800_000]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_understood(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stage = ["train", "--init", "missing.safetensors"] if "esrgan" in path.stem else ["pretrain"]
+    assert main([*stage, "--config", str(path), "--images", "nowhere"]) == 1
+    assert "missing.safetensors" in (err := capsys.readouterr().err) or "nowhere" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "code"),
+    [
+        ("stepps = 3", "stepps", 2), ("[optim]\nlearning_rat = 1", "learning_rat", 2), ("steps = 'many'", "steps", 2),
+        ("steps = ", "cannot read the options", 1), ("test = 3", "test", 2), ("[generator]\nscale = 5", "scale", 1),
+    ],
+)  # fmt: skip
+def test_a_bad_toml_file_is_named(text, named, code, tmp_path, capsys):
+    (tmp_path / "my.toml").write_text(text)
+    assert main(["pretrain", "--config", str(tmp_path / "my.toml"), "--images", str(tmp_path)]) == code
+    out, err = capsys.readouterr()
+    assert named in out + err
+    assert "Traceback" not in out + err

@@ -1,0 +1,94 @@
+"""Two processes against one, on the CPU; each test starts torchrun's processes once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from esrgan.distributed import anyone, average_, everyone, rank, shared, size
+from esrgan.stages import pretrain, train
+
+RUN = (
+    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "from pathlib import Path\nimport tiny\nfrom esrgan.stages import pretrain, train\n"
+    "folder, name, steps = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])\n"
+    "make, run = (tiny.stage_1, pretrain) if sys.argv[5] == '1' else (tiny.stage_2, train)\n"
+    "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2))\n"
+)
+
+
+def start(folder, name, *, stage, steps=6, **environment):
+    """Two processes as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared_by_all = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), name, str(steps), str(stage)]
+    return [
+        subprocess.Popen(
+            command, env={**os.environ, **shared_by_all, "RANK": str(i), "LOCAL_RANK": str(i), **environment},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+
+
+def ended(processes):
+    return [(process.communicate(timeout=120)[0], process.returncode) for process in processes]
+
+
+def weights(folder):
+    state = torch.load(__import__("io").BytesIO((folder / "state.pt").read_bytes()[32:]), weights_only=True)
+    return {
+        f"{player} {name}": tensor for player, kept in state["players"].items() for name, tensor in kept["net"].items()
+    }
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_two_processes_are_one_to_rounding_and_either_resumes_the_other(tmp_path, stage):
+    make, run = (tiny.stage_1, pretrain) if stage == 1 else (tiny.stage_2, train)
+    make(tmp_path)
+    for steps in (3, 6):
+        assert [code for _, code in ended(start(tmp_path, "two", stage=stage, steps=steps))] == [0, 0]
+        run(make(tmp_path, run_dir=tmp_path / "one", steps=steps, accumulate=2))
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    run(make(tmp_path, run_dir=tmp_path / "two", steps=8, accumulate=2))
+    assert weights(tmp_path / "two").keys() == one.keys()
+
+
+def test_a_killed_process_ends_the_other_with_one_sentence(tmp_path):
+    tiny.stage_1(tmp_path)
+    first, second = start(tmp_path, "run", stage=1, steps=100_000)
+    log = tmp_path / "run" / "log.jsonl"
+    limit = time.time() + 90
+    while not (log.is_file() and "losses" in log.read_text()) and time.time() < limit and first.poll() is None:
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    out, code = ended([first])[0]
+    second.communicate()
+    assert code == 1
+    assert "another process of this run ended or cannot be reached" in out
+
+
+def test_a_wrong_world_size_is_one_sentence(tmp_path):
+    tiny.stage_1(tmp_path)
+    first, second = start(tmp_path, "run", stage=1, WORLD_SIZE="many")
+    for out, code in ended([first, second]):
+        assert code == 1
+        assert "the processes of this run cannot meet" in out
+
+
+def test_alone_everything_gives_back_what_it_got():
+    x = torch.rand(2, 1)
+    assert everyone(x) is x
+    assert average_(x) is x
+    assert (rank(), size(), shared("x"), anyone(True), anyone(False)) == (0, 1, "x", True, False)

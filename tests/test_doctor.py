@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from esrgan.cli import main
+from esrgan.doctor import examine
+from esrgan.images import read_rgb, write_rgb
+from esrgan.lr_kernels import looks_like
+from esrgan.resize import make_lr, resize
+
+
+def said(*folders, **options):
+    return "\n".join(map(str, examine(folders, **options)))
+
+
+@pytest.fixture
+def healthy(tmp_path):
+    return tiny.pictures(tmp_path / "photos", 12, size=(256, 256))
+
+
+def test_few_broken_small_and_flat_pictures_are_named(healthy):
+    (healthy / "broken.jpg").write_bytes(b"\xff\xd8\xffno")
+    Image.new("RGB", (40, 40), "red").save(healthy / "tiny.png")
+    Image.new("RGB", (200, 200)).save(healthy / "black.png")
+    text = said(healthy)
+    for word in ("broken.jpg", "tiny.png (40 x 40)", "black.png", "only 13 pictures"):
+        assert word in text
+
+
+def test_a_share_of_black_patches_is_told(tmp_path):
+    for i in range(3):
+        canvas = np.zeros((512, 512, 3), np.uint8)
+        canvas[:128] = np.random.default_rng(i).integers(0, 255, (128, 512, 3))
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(canvas).save(tmp_path / "p" / f"{i}.png")
+    text = said(tmp_path / "p")
+    assert "75% of the patches" in text
+    assert "frame" in text
+
+
+def test_validation_pictures_among_the_training_ones_are_found(healthy, tmp_path):
+    image = Image.open(healthy / "0_3.png")
+    (tmp_path / "val").mkdir()
+    image.resize((200, 200)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "val" / "copy.jpg", quality=80)
+    text = said(healthy, val=(tmp_path / "val",))
+    assert "copy.jpg = " in text
+    assert "0_3.png" in text
+
+
+def test_twins_and_lr_pictures_among_the_hr_ones_are_found(healthy):
+    Image.open(healthy / "0_1.png").save(healthy / "again.jpg", quality=90)
+    Image.open(healthy / "0_2.png").resize((64, 64)).save(healthy / "small_of_2.png")
+    text = said(healthy, patch=64)
+    assert "there twice" in text
+    assert "again.jpg" in text
+    assert "in two sizes" in text
+    assert "small_of_2.png" in text
+
+
+def test_enlarged_and_blocky_pictures_are_found(tmp_path):
+    folder = tmp_path / "p"
+    random = torch.Generator().manual_seed(0)
+    write_rgb(resize(torch.rand(3, 32, 32, generator=random), 8).clamp(0, 1), folder / "enlarged.png")
+    blocks = torch.rand(3, 32, 32, generator=random).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    write_rgb(blocks + 0.02 * torch.rand(3, 256, 256, generator=random) - 0.01, folder / "blocks.png")
+    text = said(folder)
+    assert "as if enlarged" in text
+    assert text.split("as if enlarged")[1].splitlines()[0].count("enlarged.png") == 1
+    assert "blocks.png" in text.split("8-pixel blocks")[1].splitlines()[0]
+
+
+def detailed(side=96):
+    random = torch.Generator().manual_seed(3)
+    coarse = resize(torch.rand(3, side // 8, side // 8, generator=random), 8)
+    return (coarse + 0.3 * torch.rand(3, side, side, generator=random) - 0.15).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda hr: F.interpolate(hr[None], scale_factor=0.25, mode="bicubic")[0], "OpenCV's cubic"),
+        (lambda hr: F.avg_pool2d(hr[None], 4)[0], "mean of each block"),
+        (lambda hr: hr[:, ::4, ::4], "nearest"),
+        (lambda hr: make_lr(torch.roll(hr, (1, 1), (1, 2)), 4), "shifted by 1 rows and 1 columns"),
+        (lambda hr: make_lr((hr + torch.roll(hr, 1, 2)) / 2, 4), "shifted by 0 rows and 0.5 columns"),
+    ],
+)
+def test_the_way_an_lr_picture_was_made_is_recognised(make, name):
+    hr = detailed()
+    assert looks_like(make_lr(hr, 4), hr, 4) is None
+    assert name in looks_like(make(hr).clamp(0, 1), hr, 4)
+
+
+def test_pairs_that_do_not_fit_are_named(tmp_path):
+    for i in range(2):
+        write_rgb(detailed(), tmp_path / "set" / "HR" / f"{i}.png")
+        write_rgb(make_lr(detailed(), 4), tmp_path / "set" / "LR" / f"{i}.png")
+    write_rgb(torch.rand(3, 20, 24), tmp_path / "set" / "LR" / "1.png")
+    assert "24 x 20" in said(tmp_path / "set")
+    write_rgb(F.avg_pool2d(read_rgb(tmp_path / "set" / "HR" / "0.png")[None], 4)[0], tmp_path / "set" / "LR" / "0.png")
+    assert "mean of each block" in said(tmp_path / "set")
+
+
+def test_the_command_exits_with_1_where_something_is_wrong(healthy, capsys):
+    assert main(["data", "check", str(healthy)]) == 1
+    assert "problem: only 12 pictures" in capsys.readouterr().out
+    assert main(["data", "check", "nowhere"]) == 1

@@ -1,0 +1,58 @@
+import tiny
+import torch
+
+from esrgan.config import LossWeights, OptimConfig
+from esrgan.discriminator import Discriminator
+from esrgan.generator import Generator
+from esrgan.losses import perceptual
+from esrgan.objectives import gan_objective, psnr_objective
+from esrgan.players import Player
+from esrgan.vgg import VGGFeatures
+
+
+def players(folder):
+    torch.manual_seed(0)
+    make = {"config": OptimConfig(), "steps": 10, "dtype": torch.float32}
+    features = VGGFeatures(tiny.shallow_vgg(folder / "vgg.safetensors"), layers=["conv1_2"])
+    return Player(Generator(tiny.SHAPE), **make), Player(Discriminator(4), **make), features
+
+
+def batch():
+    return torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+
+
+def test_stage_1_has_one_turn_of_pixels(tmp_path):
+    generator, _, _ = players(tmp_path)
+    (turn,) = psnr_objective(generator)(*batch())
+    assert turn.player is generator
+    assert set(turn.losses) == {"pixel"}
+
+
+def test_each_player_gets_only_its_own_gradient(tmp_path):
+    generator, discriminator, features = players(tmp_path)
+    weights = LossWeights(layers={"conv1_2": 1.0})
+    turns = gan_objective(generator, discriminator, features, weights)(*batch())
+    sum(next(turns).losses.values()).backward()
+    assert generator.gradient.abs().sum() > 0
+    assert discriminator.gradient.abs().sum() == 0
+    before = generator.gradient.clone()
+    sum(next(turns).losses.values()).backward()
+    assert discriminator.gradient.abs().sum() > 0
+    assert torch.equal(generator.gradient, before)
+
+
+def test_a_weight_of_zero_takes_a_term_out(tmp_path):
+    generator, discriminator, features = players(tmp_path)
+    weights = LossWeights(pixel=1.0, perceptual=0.0, gan=0.0, layers={"conv1_2": 1.0})
+    lr, hr = batch()
+    losses = next(gan_objective(generator, discriminator, features, weights)(lr, hr)).losses
+    assert losses["perceptual"] == losses["gan"] == 0
+    torch.testing.assert_close(losses["pixel"], (generator(lr) - hr).abs().mean())
+
+
+def test_normalising_is_that_of_the_loss(tmp_path):
+    generator, discriminator, features = players(tmp_path)
+    weights = LossWeights(layers={"conv1_2": 0.3}, normalise=True)
+    lr, hr = batch()
+    found = next(gan_objective(generator, discriminator, features, weights)(lr, hr)).losses["perceptual"]
+    torch.testing.assert_close(found, perceptual(features(generator(lr)), features(hr), weights.layers, normalise=True))

@@ -1,0 +1,105 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from esrgan.config import OptimConfig
+from esrgan.discriminator import Discriminator
+from esrgan.players import Average, Player, rate
+
+FINE, BAD = torch.tensor(True), torch.tensor(False)
+
+
+def player(net=None, **options):
+    torch.manual_seed(0)
+    return Player(net or nn.Conv2d(3, 3, 3, padding=1), OptimConfig(**options), steps=10, dtype=torch.float32)
+
+
+def learn(p, number=1, *, finite=FINE, factor=1.0):
+    (factor * p(torch.ones(1, 3, 8, 8)).square().mean()).backward()
+    norm = p.gather()
+    p.step(number, finite)
+    return norm
+
+
+def weights(p):
+    return [w.detach().clone() for w in p.parameters]
+
+
+def test_the_learning_rate_rises_halves_and_falls():
+    config = OptimConfig(learning_rate=1.0, warmup=4, milestones=(6,), decay=0.2)
+    rates = [rate(config, step, 10) for step in range(1, 11)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.5, 0.5, 0.25])
+
+
+def test_frozen_lets_gradient_through_to_the_input_alone():
+    p = player()
+    x = torch.ones(1, 3, 8, 8, requires_grad=True)
+    with p.frozen():
+        p(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert p.gradient.abs().sum() == 0
+    assert all(w.requires_grad for w in p.parameters)
+
+
+def test_clipping_bounds_the_gradient_and_tells_its_norm():
+    p = player(clip=1e-3)
+    (1e3 * p(torch.ones(1, 3, 8, 8)).square().mean()).backward()
+    assert p.gather() > 1
+    assert p.gradient.norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_flat_gradient_is_autograds():
+    p = player(Discriminator(4))
+    other = copy.deepcopy(p.net)
+    for w in other.parameters():
+        w.grad = None
+    x = torch.rand(2, 3, 32, 32)
+    p(x).sum().backward()
+    other(x).sum().backward()
+    for mine, theirs in zip(p.parameters, other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "muon"])
+def test_a_step_that_is_not_finite_changes_nothing(algorithm):
+    net = nn.Sequential()
+    net.add_module("body", nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)))
+    net.add_module("last", nn.Conv2d(3, 3, 1))
+    p, steps = player(net, algorithm=algorithm), []
+    average = Average(net, copy.deepcopy(net), 0.9)
+    learn(p)
+    average.update(1, FINE)
+    before, state, mean = weights(p), copy.deepcopy(p.state_dict()), copy.deepcopy(average.net.state_dict())
+    p(torch.full((1, 3, 8, 8), float("nan"))).sum().backward()
+    steps.append(p.gather())
+    assert not steps[-1].isfinite()
+    p.step(2, BAD)
+    average.update(2, BAD)
+    assert all(map(torch.equal, before, weights(p)))
+    torch.testing.assert_close(p.state_dict(), state, rtol=0, atol=0)
+    torch.testing.assert_close(average.net.state_dict(), mean, rtol=0, atol=0)
+    learn(p, 3)
+    assert not all(map(torch.equal, before, weights(p)))
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "muon"])
+def test_a_restored_player_goes_on_bit_for_bit(algorithm):
+    one = player(algorithm=algorithm)
+    learn(one)
+    other = player(algorithm=algorithm)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    learn(one, 2)
+    learn(other, 2)
+    assert all(map(torch.equal, weights(one), weights(other)))
+
+
+def test_the_average_follows_and_is_young_at_first():
+    net = nn.Linear(1, 1, bias=False)
+    average = Average(net, copy.deepcopy(net), 0.999)
+    with torch.no_grad():
+        start = net.weight.item()
+        net.weight += 1
+    average.update(1, FINE)
+    assert average.net.weight.item() - start == pytest.approx(10 / 11)

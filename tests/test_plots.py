@@ -1,0 +1,64 @@
+import pytest
+
+from esrgan.plots import draw_curves
+from esrgan.track import balance, gains, load_references, trend, verdict
+
+
+def validations(*values, score="psnr_y", start=100):
+    return [{"step": start * (i + 1), "validation": {score: value}} for i, value in enumerate(values)]
+
+
+BICUBIC = [{"step": 0, "bicubic": {"psnr_y": 24.0, "lpips": 0.4}}]
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [(0.69, "balance"), (0.01, "wins outright"), (0.2, "far ahead"), (1.2, "guesses wrong"), (5.0, "diverging")],
+)
+def test_the_discriminators_loss_in_words(loss, said):
+    assert said in balance(loss)
+    assert "0.693" in balance(loss)
+
+
+def test_the_trend_in_words():
+    assert trend(validations(20, 21, 22), "psnr_y") == "PSNR is improving"
+    assert "stood still" in trend(validations(22, 22, 22, 22), "psnr_y")
+    assert "worse than at step 200" in trend(validations(20, 23, 22, 22), "psnr_y")
+    assert trend(validations(0.3, 0.2, score="lpips"), "lpips") == "LPIPS is improving"
+    assert trend(validations(20), "psnr_y") == "the first validation"
+    assert trend([], "psnr_y") == ""
+
+
+def test_a_run_is_held_against_shipped_ones_by_the_gain_over_bicubic():
+    own = [*BICUBIC, *validations(24.5, 25.0)]
+    other = [{"step": 0, "bicubic": {"psnr_y": 30.0}}, {"step": 0, "validation": {"psnr_y": 30.0}},
+             {"step": 400, "validation": {"psnr_y": 32.0}}]  # fmt: skip
+    assert gains(own) == [(100, 0.5), (200, 1.0)]
+    assert "+1.00 dB over bicubic, lite had +1.00 here" in verdict(own, {"lite": other}, name="psnr_y")
+    assert "+1.00 dB over bicubic" in verdict(own, {}, name="psnr_y")
+
+
+def test_reference_curves_are_read_and_a_missing_folder_is_fine(tmp_path):
+    assert load_references("psnr", 4, tmp_path / "none") == {}
+    rows = '{"step": 0, "psnr_y": 24.0, "bicubic": true}\n{"step": 10, "psnr_y": 25.0, "lpips": 0.3}\n'
+    for name in ("lite_psnr_x4", "lite_esrgan_x4", "lite_psnr_x2"):
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    found = load_references("psnr", 4, tmp_path)
+    assert list(found) == ["lite_psnr_x4"]
+    assert gains(found["lite_psnr_x4"]) == [(10, 1.0)]
+    assert list(load_references("gan", 4, tmp_path)) == ["lite_esrgan_x4"]
+
+
+def test_curves_are_drawn_the_same_way_each_time(tmp_path):
+    log = [{"step": s, "losses": {"pixel": 1 / s}, "learning_rate": 1e-3} for s in range(1, 5)]
+    log += [*BICUBIC, *validations(20, 21, start=2)]
+    for name in ("one.png", "two.png"):
+        draw_curves(log, tmp_path / name, title="a run", references={"lite": [*BICUBIC, *validations(24, 25)]})
+    content = (tmp_path / "one.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == (tmp_path / "two.png").read_bytes()
+
+
+def test_an_empty_log_makes_an_empty_picture(tmp_path):
+    draw_curves([], tmp_path / "curves.png", title="a run")
+    assert (tmp_path / "curves.png").is_file()

@@ -1,0 +1,174 @@
+import io
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from esrgan.config import PretrainOptim
+from esrgan.errors import EsrganError
+from esrgan.run_dir import Progress, RunDir, canonical
+from esrgan.stages import cast, pretrain
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tiny.stage_1(tmp_path)
+
+
+def states(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+
+
+def opened(config):
+    with RunDir.opened(config):
+        pass
+
+
+def test_a_changed_option_is_listed_and_nothing_touched(config):
+    opened(config)
+    before = states(config.run_dir)
+    with pytest.raises(EsrganError, match=r"batch: 4 before, 2 now; optim.clip: none before, 1.0 now.*--init"):
+        opened(replace(config, batch=2, optim=PretrainOptim(learning_rate=1e-3, milestones=(), clip=1.0)))
+    assert states(config.run_dir) == before
+
+
+def test_a_folder_of_the_other_stage_is_named(config, tmp_path):
+    opened(config)
+    with pytest.raises(EsrganError, match="esrgan pretrain"):
+        opened(tiny.stage_2(tmp_path, run_dir=config.run_dir))
+
+
+def test_the_precision_that_a_run_began_with_stays(config):
+    with RunDir.opened(replace(config, precision="bf16")):
+        pass
+    with RunDir.opened(replace(config, precision="auto")) as run:
+        assert run.config.precision == "bf16"
+    with pytest.raises(EsrganError, match="precision: bf16 before, fp32 now"):
+        opened(config)
+
+
+def test_auto_is_settled_once_and_written_down(config):
+    with RunDir.opened(replace(config, precision="auto")) as run:
+        assert run.config.precision in ("fp32", "bf16")
+        assert f'precision = "{run.config.precision}"' in (run.path / "config.toml").read_text()
+
+
+def test_a_folder_in_use_is_named_with_its_process(config):
+    code = (
+        "import sys, fcntl, os, time\n"
+        f"f = open({str(config.run_dir / 'lock')!r}, 'a+'); fcntl.flock(f, fcntl.LOCK_EX)\n"
+        "f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(60)\n"
+    )
+    opened(config)
+    (config.run_dir / "lock").write_text("")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        before = states(config.run_dir)
+        with pytest.raises(EsrganError, match=rf"in use by another process \(number {process.pid}\)"):
+            opened(config)
+        assert states(config.run_dir) == before
+        process.kill()
+    opened(config)
+
+
+def test_what_a_killed_process_left_is_swept(config):
+    config.run_dir.mkdir()
+    left = config.run_dir / ".123.state.part.pt"
+    left.write_bytes(b"half")
+    opened(config)
+    assert not left.exists()
+
+
+def test_half_a_run_folder_is_named(config):
+    pretrain(config)
+    (config.run_dir / "config.toml").rename(config.run_dir / "away")
+    with pytest.raises(EsrganError, match=r"config.toml is missing"):
+        pretrain(config)
+    (config.run_dir / "away").rename(config.run_dir / "config.toml")
+    for name in ("state.pt", "state-previous.pt"):
+        (config.run_dir / name).unlink()
+    before = states(config.run_dir)
+    with pytest.raises(EsrganError, match=r"there is no state.pt"):
+        pretrain(config)
+    assert states(config.run_dir) == before
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(config, capsys):
+    pretrain(config)
+    whole = (config.run_dir / "state.pt").read_bytes()
+    (config.run_dir / "state.pt").write_bytes(whole[:-7])
+    pretrain(config)
+    assert "state.pt is damaged" in capsys.readouterr().out
+    assert (config.run_dir / "state.pt").read_bytes() == whole
+
+
+def test_only_damaged_states_stop_the_run(config):
+    pretrain(config)
+    for name in ("state.pt", "state-previous.pt"):
+        (config.run_dir / name).write_bytes(b"x" * 100)
+    with pytest.raises(EsrganError, match=r"state.pt and state-previous.pt damaged.*--resume best"):
+        pretrain(config)
+
+
+def test_the_log_is_cut_to_the_state_and_has_no_repeats(config):
+    pretrain(config)
+    with RunDir.opened(config) as run:
+        run.log({"step": 13, "losses": {"pixel": 1.0}, "learning_rate": 1.0, "steps_per_second": 1.0})
+        with (run.path / "log.jsonl").open("a") as file:
+            file.write('{"step": 14, "loss')
+        team = cast(config)
+        progress = run.restore(team.players, team.average)
+        assert progress.step == 12
+        assert [row["step"] for row in run.rows() if row["step"]] == [4, 8, 12]
+        assert len((run.path / "log.txt").read_text().splitlines()) == len(run.rows())
+
+
+def test_an_old_state_without_the_newer_fields_is_read(config):
+    team = cast(config)
+    with RunDir.opened(config) as run:
+        progress = Progress(step=3, best=1.0, sums={"pixel": torch.tensor(2.0)}, count=2)
+        for name in ("skipped", "streak", "returns", "due", "data"):
+            delattr(progress, name)
+        run.save(progress, team.players, team.average)
+        read = run.restore(team.players, team.average)
+        read.add(4, {"pixel": torch.tensor(1.0)}, torch.tensor(True))
+        assert read.take() == {"pixel": 1.0}
+
+
+def test_equal_states_are_equal_bytes_however_they_came_about():
+    def numbered(name):
+        return "".join(["st", name])
+
+    fresh = {"a": {"step": 1}, "b": {"step": torch.ones(2)[:1]}}
+    built = {"a": {numbered("ep"): 1}, "b": {numbered("ep"): torch.ones(1)}}
+    assert dumped(canonical(fresh)) == dumped(canonical(built))
+
+
+def dumped(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")
+def test_a_full_disk_is_said_and_the_last_state_stays(config, monkeypatch):
+    pretrain(config)
+    before = states(config.run_dir)
+    (config.run_dir / "log.jsonl").unlink()
+    (config.run_dir / "log.jsonl").symlink_to("/dev/full")
+    with RunDir.opened(config) as run, pytest.raises(EsrganError, match="No space left"):
+        run.note(12, "hello")
+    assert (config.run_dir / "state.pt").read_bytes() == before["state.pt"]
+
+
+def test_a_validation_that_is_still_due_leaves_no_line_behind(config):
+    team = cast(config)
+    with RunDir.opened(config) as run:
+        run.log({"step": 6, "validation": {"psnr_y": 20.0}, "best": True})
+        for due, kept in ((False, 1), (True, 0)):
+            run.save(Progress(step=6, due=due), team.players, team.average)
+            run.restore(team.players, team.average)
+            assert len(run.rows()) == kept

@@ -1,0 +1,130 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+from esrgan.errors import EsrganError
+from esrgan.model_file import load_model, read_header
+from esrgan.stages import _gan_rank, cast, pretrain, train
+
+FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}
+
+
+def rows(config):
+    return [json.loads(line) for line in (config.run_dir / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path, monkeypatch):
+    """Weights of others are neither in the cache nor to be had."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def test_stage_1_leaves_a_whole_run_folder(tmp_path):
+    config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 2, seed=7),))
+    best = pretrain(config)
+    assert best == config.run_dir / "best.safetensors"
+    assert {path.name for path in config.run_dir.iterdir()} >= FILES
+    assert len(list((config.run_dir / "samples").iterdir())) == 2
+    assert load_model(best).config == tiny.SHAPE
+    found = [row for row in rows(config) if "validation" in row]
+    assert [row["step"] for row in found] == [6, 12]
+    assert all(row["validation"]["psnr_y"] > 10 for row in found)
+    assert found[0]["best"]
+    about = read_header(best).provenance
+    assert about["stage"] == "psnr"
+    assert str(tmp_path) not in json.dumps(about)
+
+
+def test_without_validation_the_latest_model_is_the_result(tmp_path):
+    assert pretrain(tiny.stage_1(tmp_path)).name == "latest.safetensors"
+
+
+def test_stage_2_without_lpips_weights_chooses_by_psnr_and_says_so(tmp_path, capsys):
+    config = tiny.stage_2(tmp_path, val=(tiny.pictures(tmp_path / "val", 1, seed=7),))
+    train(config)
+    assert "chosen by PSNR-Y" in capsys.readouterr().out
+    assert set(next(row for row in rows(config) if "losses" in row)["losses"]) == {
+        "pixel", "perceptual", "gan", "discriminator"
+    }  # fmt: skip
+    assert "balance" in next(row for row in rows(config) if "losses" in row)["verdict"]
+
+
+def test_the_best_gan_model_is_that_of_the_lowest_lpips_above_the_floor():
+    assert _gan_rank(25, {"psnr_y": 26, "lpips": 0.1}) > _gan_rank(25, {"psnr_y": 28, "lpips": 0.2})
+    assert _gan_rank(25, {"psnr_y": 26, "lpips": 0.9}) > _gan_rank(25, {"psnr_y": 24, "lpips": 0.1})
+    assert _gan_rank(25, {"psnr_y": 27, "lpips": None}) > _gan_rank(25, {"psnr_y": 26, "lpips": None})
+
+
+def test_a_finished_run_is_left_as_it_is_and_more_steps_go_on(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=6)
+    pretrain(config)
+    before = (config.run_dir / "log.jsonl").read_bytes()
+    pretrain(config)
+    assert (config.run_dir / "log.jsonl").read_bytes() == before
+    pretrain(replace(config, steps=8))
+    assert rows(config)[-1]["step"] == 8
+
+
+def test_resuming_from_the_best_state_goes_back_there(tmp_path):
+    config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 1, seed=7),))
+    pretrain(config)
+    state = (config.run_dir / "state-best.pt").read_bytes()
+    pretrain(replace(config, steps=13, resume="best"))
+    assert len(state) > 0
+    assert rows(config)[-1]["step"] == 13
+
+
+def test_a_model_to_begin_from_gives_what_fits(tmp_path):
+    model = pretrain(tiny.stage_1(tmp_path))
+    begun = cast(tiny.stage_1(tmp_path, init=model)).players["generator"].net
+    assert torch.equal(begun.conv_first.weight, load_model(model).conv_first.weight)
+
+
+def test_a_patch_that_is_no_multiple_of_the_models_scale_is_refused(tmp_path):
+    with pytest.raises(EsrganError, match="multiple of the model's scale, 4"):
+        train(tiny.stage_2(tmp_path, patch=34))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train"])
+def test_a_killed_run_ends_in_the_bytes_of_an_unbroken_one(tmp_path, stage):
+    make = tiny.stage_1 if stage == "pretrain" else tiny.stage_2
+    val = (tiny.pictures(tmp_path / "val", 1, seed=7),)
+    whole, broken = (
+        make(tmp_path, val=val, steps=200, run_dir=tmp_path / name / "run") for name in ("whole", "broken")
+    )
+    run = train if stage == "train" else pretrain
+    run(whole)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\nimport tiny, torch\nfrom esrgan.stages import pretrain, train\n"
+        "torch.set_num_threads(int(sys.argv[3]))\nfolder = Path(sys.argv[2])\n"
+        f"config = tiny.{make.__name__}(folder, val=(folder / 'val',), steps=200, run_dir=folder / 'broken' / 'run')\n"
+        f"{run.__name__}(config)\n"
+    )
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    for lines in (3, 20):
+        command = [sys.executable, "-c", code, here, str(tmp_path), str(torch.get_num_threads())]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            log = broken.run_dir / "log.jsonl"
+            while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= lines):
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+    run(broken)
+    for name in ("state.pt", "state-previous.pt", "state-best.pt", "latest.safetensors", "best.safetensors"):
+        assert (whole.run_dir / name).read_bytes() == (broken.run_dir / name).read_bytes(), name
+    assert logged(whole) == logged(broken)
+
+
+def logged(config):
+    kept = [row for row in rows(config) if row.get("note") != "resumed"]
+    return [{name: value for name, value in row.items() if name not in ("time", "steps_per_second")} for row in kept]

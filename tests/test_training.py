@@ -1,0 +1,157 @@
+import json
+import os
+import signal
+import threading
+import time
+from itertools import count
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from esrgan import training
+from esrgan.config import LossWeights, OptimConfig, PretrainOptim
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
+from esrgan.objectives import psnr_objective
+from esrgan.players import Player
+from esrgan.run_dir import RunDir
+from esrgan.stages import cast, photos, pretrain
+from esrgan.training import Game, fit, stopping, train_steps
+
+
+def player(**options):
+    torch.manual_seed(0)
+    return Player(Generator(tiny.SHAPE), OptimConfig(**options), steps=10, dtype=torch.float32)
+
+
+def batches(steps, size, poison=()):
+    random = torch.Generator().manual_seed(1)
+    for step in range(1, steps + 1):
+        lr, hr = torch.rand(size, 3, 8, 8, generator=random), torch.rand(size, 3, 32, 32, generator=random)
+        yield step, lr.fill_(float("nan")) if step in poison else lr, hr
+
+
+def trained(steps=3, *, poison=(), accumulate=1, size=16):
+    p = player()
+    taken = list(train_steps(psnr_objective(p), [p], batches(steps, size, poison), accumulate=accumulate))
+    return p, taken
+
+
+def test_2_x_8_is_1_x_16_to_rounding():
+    (one, steps), (two, halves) = trained(), trained(accumulate=2)
+    for a, b in zip(one.parameters, two.parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
+    for a, b in zip(steps, halves, strict=True):
+        torch.testing.assert_close(a.losses, b.losses)
+
+
+def test_logged_losses_are_means_whatever_is_accumulated():
+    losses = [step.losses["pixel"].item() for step in trained(accumulate=4)[1]]
+    assert losses == pytest.approx([step.losses["pixel"].item() for step in trained()[1]], rel=1e-4)
+
+
+def test_a_poisoned_batch_changes_nothing_and_is_told():
+    (clean, _), (p, steps) = trained(1, size=4), trained(3, size=4, poison=(2, 3))
+    assert [bool(step.finite) for step in steps] == [True, False, False]
+    assert all(map(torch.equal, clean.parameters, p.parameters))
+
+
+class Poisoned:
+    """Patches of which those of some steps are not numbers, the first ``times`` times they are asked for."""
+
+    def __init__(self, patches, steps, times=10**6):
+        self.patches, self.steps, self.times, self.store = patches, steps, times, patches.store
+
+    def ahead(self, first, last, size, rows=None):
+        for step, lr, hr in self.patches.ahead(first, last, size, rows):
+            bad = step in self.steps and self.times > 0
+            self.times -= bad
+            yield step, lr * float("nan") if bad else lr, hr
+
+
+def run_with(config, steps, times=10**6):
+    """Train with poisoned patches; gives the log."""
+    with RunDir.opened(config) as run:
+        team = cast(config)
+        patches = Poisoned(training.Patches(photos(config, 4), patch=32, seed=0), steps, times)
+        game = Game(players=team.players, average=team.average, objective=team.objective, patches=patches,
+                    validate=None, save_models=lambda *_: None)  # fmt: skip
+        try:
+            fit(config, run, game)
+        finally:
+            rows = run.rows()
+    return rows
+
+
+def test_skipped_steps_are_counted_and_leave_finite_means(tmp_path):
+    rows = run_with(tiny.stage_1(tmp_path), {2, 3, 7})
+    assert [row.get("skipped") for row in rows if "losses" in row] == [2, 3, 3]
+    assert all(0 < row["losses"]["pixel"] < 1 for row in rows)
+
+
+def test_several_in_a_row_go_back_with_a_smaller_learning_rate(tmp_path):
+    rows = run_with(tiny.stage_1(tmp_path, steps=20), set(range(6, 11)), times=5)
+    note = next(row for row in rows if "note" in row)
+    assert "back to step 5" in note["note"]
+    assert "1 of 3" in note["note"]
+    assert [row["step"] for row in rows] == [4, 5, 8, 12, 16, 20]
+    assert [row["learning_rate"] for row in rows if "losses" in row] == [1e-3, *[5e-4] * 4]
+
+
+def test_trouble_that_does_not_end_stops_clearly(tmp_path):
+    with pytest.raises(EsrganError, match="diverges"):
+        run_with(tiny.stage_1(tmp_path, steps=20), set(range(6, 21)))
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
+    pretrain(tiny.stage_1(tmp_path, steps=4))
+    tiny.pictures(tmp_path / "photos", 2, seed=5)
+    with pytest.raises(EsrganError, match="other pictures"):
+        pretrain(tiny.stage_1(tmp_path, steps=8))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops_and_the_same_command_ends_as_if_unbroken(tmp_path, number):
+    whole = tiny.stage_1(tmp_path, steps=40, save_every=1000, run_dir=tmp_path / "whole")
+    pretrain(whole)
+    broken = tiny.stage_1(tmp_path, steps=40, save_every=1000)
+    threading.Thread(target=stop_after, args=(broken.run_dir / "log.jsonl", number), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(broken)
+    rows = [json.loads(line) for line in (broken.run_dir / "log.jsonl").read_text().splitlines()]
+    assert "stopped by" in rows[-1]["note"]
+    assert rows[-1]["step"] < 40
+    pretrain(broken)
+    for name in ("state.pt",):
+        assert (whole.run_dir / name).read_bytes() == (broken.run_dir / name).read_bytes()
+    one, other = (load_file(config.run_dir / "latest.safetensors") for config in (whole, broken))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(log, number):
+    for _ in count():
+        if log.is_file() and "losses" in log.read_text():
+            os.kill(os.getpid(), number)
+            return
+        time.sleep(0.001)
+
+
+def test_a_second_signal_stops_at_once():
+    with stopping() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == ["SIGINT"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_player_with_muon_and_clipping_trains_in_both_stages(tmp_path):
+    config = tiny.stage_2(tmp_path, weights=LossWeights(layers={"conv1_2": 1.0}))
+    team = cast(config)
+    assert set(team.players) == {"generator", "discriminator"}
+    assert (
+        cast(tiny.stage_1(tmp_path, optim=PretrainOptim(algorithm="muon", clip=1.0)))
+        .players["generator"]
+        .optimizers[1:]
+    )
