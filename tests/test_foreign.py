@@ -94,6 +94,18 @@ def test_the_average_is_preferred_to_the_raw_weights(tmp_path: Path) -> None:
     assert_same_network(tmp_path / "m.pth", net, "BasicSR")
 
 
+@pytest.mark.parametrize("names", ["net_g.", "model.", "netG.module.", "g_ema.", "lightning.net."])
+@pytest.mark.parametrize("dialect", ["BasicSR", "old architecture (2018)"])
+def test_the_generator_is_found_among_other_networks(names: str, dialect: str, tmp_path: Path) -> None:
+    net = network()
+    weights = net.state_dict() if dialect == "BasicSR" else old(net)
+    others = {f"net_d.{name}": torch.zeros(2, 2) for name in ("features.0.weight", "conv_first.weight")}
+    raw = {f"g_raw.{name}": torch.zeros_like(tensor) for name, tensor in weights.items()} if "ema" in names else {}
+    found = {names + name: tensor for name, tensor in weights.items()}
+    torch.save({"state_dict": raw | others | found, "epoch": 3}, tmp_path / "m.ckpt")
+    assert_same_network(tmp_path / "m.ckpt", net, dialect)
+
+
 def test_the_revision_of_2019_is_read(tmp_path: Path) -> None:
     net = network()
     assert "RRDB_trunk.1.RDB3.conv5.weight" in revised(net)

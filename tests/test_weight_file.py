@@ -126,6 +126,8 @@ def test_a_file_cut_off_anywhere_is_one_line(kind: str, tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"", "empty"),
         (b"hello", "unknown kind"),
+        (b"GGUF\3\0\0\0", "GGUF"),
+        (b"m.pth" + bytes(252) + b"ustar\0", "tar archive"),
         (struct.pack("<Q", 2**62) + b"{}", "damaged safetensors"),
         (b"7767517\n3 3\nInput data 0 1 data\nbroken line\n", "damaged ncnn"),
         (b"7767517\n\xff\xfe", "damaged ncnn"),

@@ -49,6 +49,12 @@ OTHERS = {
 """A layer that only this architecture has, and its name."""
 
 
+ANCHOR = re.compile(
+    r"(|.*?\.)(body\.0\.rdb1|model\.1\.sub\.0\.RDB1|RRDB_trunk\.0\.RDB1|trunk\.0\.rdb1)\.conv1(\.0)?\.weight"
+)
+"""The first convolution of the body in each dialect, after whatever prefix the names have."""
+
+
 class OtherArchitectureError(EsrganError):
     """The weights are of no RRDB network; ``name`` says of which, where it can be told."""
 
@@ -74,6 +80,7 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
         OtherArchitectureError: Not an RRDB network.
         EsrganError: One that takes or gives other than RGB, or of a scale that there is not.
     """
+    tensors = _one_network(tensors)
     dialect, weights = _renamed(tensors)
     if not {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"} <= weights.keys():
         name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
@@ -121,6 +128,15 @@ def _infer(weights: dict[str, Tensor], path: Path) -> GeneratorConfig:
         unshuffle=unshuffle,
         plus="body.0.rdb1.conv1x1.weight" in weights,
     )
+
+
+def _one_network(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The generator where several networks lie side by side (``net_g.``, ``net_d.``), the average where it is there."""
+    prefixes = [match[1] for match in map(ANCHOR.fullmatch, tensors) if match]
+    if not prefixes or "" in prefixes:
+        return tensors
+    prefix = next((prefix for prefix in prefixes if "ema" in prefix.lower()), prefixes[0])
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _renamed(tensors: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:

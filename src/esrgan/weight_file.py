@@ -4,29 +4,24 @@ A ``.pth`` is a pickle. It is read by ``torch.load(weights_only=True)`` alone, a
 looked through for anything that tensors do not need. Memory stays within a small multiple of the file's size.
 """
 
-import pickletools
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from esrgan.errors import EsrganError
+from esrgan.pickle_check import look_through
 
-SAFE = re.compile(
-    r"collections OrderedDict|torch (\w+Storage|Size|device|float\w*|bfloat16)|torch\.storage \w+Storage"
-    r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter"
-)
-"""What a pickle of tensors refers to. ``weights_only`` allows more, for instance ways to claim any amount of memory."""
-LARGEST_PICKLE = 32 * 2**20  # the instructions alone, without the tensors; real ones have below 1 MB
-INNER = ("params_ema", "params", "state_dict", "generator", "net_g", "model_state_dict", "model")
-"""Under which key the weights lie, the best first."""
+INNER = ("params_ema", "params-ema", "ema", "params", "state_dict", "model_state_dict", "generator", "net_g", "model")
+"""Under which keys the weights may lie, the best first; without one of them the dict with the most tensors."""
+DEEPEST = 3
 PREFIX = re.compile(r"(module|_orig_mod|params_ema|params|generator|net_g|netG)\.")
 UNREADABLE = (
     *(UnpicklingError, EOFError, OSError, struct.error, MemoryError, RecursionError, RuntimeError, AssertionError),
@@ -39,8 +34,9 @@ MAGIC = {
     b"RIFF": "a picture",
     b"<": "a web page; the download went wrong",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
-    b"ustar": "a tar archive",
     b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"GGUF": "a GGUF file, which holds no ESRGAN network",
+    b"\x89HDF": "an HDF5 (Keras) file; only networks of PyTorch and ncnn are read",
     b"7z\xbc\xaf": "a 7z archive; unpack it first",
     b"Rar!": "a rar archive; unpack it first",
     b"\x08": "probably an exported ONNX network; give the model file that it was made from",
@@ -67,13 +63,15 @@ def read_weights(path: Path) -> WeightFile:
     if not path.is_file():
         raise EsrganError(f"there is no model file {path}; `esrgan models` lists the models at hand")
     with path.open("rb") as file:
-        start = file.read(64)
+        start = file.read(512)
     if start[8:9] == b"{":
         return _safetensors(path)
     if start[:4] == b"PK\x03\x04":
         return _pth(path, _check_zip, mmap=True)
     if start[:1] == b"\x80":
         return _pth(path, _check_legacy, mmap=False)
+    if start[257:262] == b"ustar":
+        raise EsrganError(f"{path} is not a model file but a tar archive; unpack it first")
     known = [meaning for magic, meaning in MAGIC.items() if start.lstrip().startswith(magic)]
     raise EsrganError(f"{path} is not a model file but {known[0] if known else 'of an unknown kind, or empty'}")
 
@@ -118,44 +116,37 @@ def _check_zip(path: Path) -> None:
         if len(pickles) != 1:
             raise EsrganError(f"{path} is a zip archive but no .pth file of weights")
         with archive.open(pickles[0]) as file:
-            _check_pickle(file, path)
+            look_through(file, path)
 
 
 def _check_legacy(path: Path) -> None:
     with path.open("rb") as file:
         for _ in range(5):  # magic number, protocol, system, the object, the storages' keys; then raw numbers
-            _check_pickle(file, path)
-
-
-def _check_pickle(file: Any, path: Path) -> None:
-    """Follow the instructions without obeying them; refuse any that name something other than tensors."""
-    stream: BinaryIO = file
-    texts: list[str] = []
-    for operation, value, _ in pickletools.genops(stream):
-        if operation.name == "STACK_GLOBAL":
-            value = " ".join(texts[-2:])  # noqa: PLW2901 - the same thing as GLOBAL's, named by the two texts before
-        elif isinstance(value, str) and operation.name != "GLOBAL":
-            texts = [*texts[-1:], value]
-        if operation.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not SAFE.fullmatch(str(value)):
-            wanted = str(value).replace(" ", ".")
-            raise EsrganError(
-                f"{path} is a pickle that asks for {wanted!r}, which weights do not need: refused, and nothing in it "
-                "was run; ask its author for a .safetensors file, or for one with the weights alone"
-            )
-        if stream.tell() > LARGEST_PICKLE:
-            raise EsrganError(f"{path} has more pickle instructions than any model file; it is damaged or malicious")
+            look_through(file, path)
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in ``content``: itself, or what lies under one of the customary keys."""
-    for _ in range(2):
-        if not isinstance(content, dict):
-            break
-        found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        if len(found) > 1:
-            return found
-        content = next((content[key] for key in INNER if isinstance(content.get(key), dict)), None)
-    raise EsrganError(f"{path} has no weights of a network in it; a training state is no model, give the model file")
+    """The state dict in ``content``: under one of the customary keys, or else what holds the most tensors."""
+    found = list(_state_dicts(content, "", DEEPEST, set()))
+    if not found:
+        raise EsrganError(
+            f"{path} has no weights of a network in it; a training state is no model, give the model file"
+        )
+    ranks = {name: i for i, name in enumerate(INNER)}
+    return min(found, key=lambda one: (ranks.get(one[0], len(INNER)), -len(one[1])))[1]
+
+
+def _state_dicts(content: Any, key: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """All dicts of more than one tensor in ``content``, each with the customary key that it lies under."""
+    if not isinstance(content, dict) or id(content) in seen:
+        return
+    seen.add(id(content))
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if len(tensors) > 1:
+        yield key, tensors
+    if depth:
+        for name, value in content.items():
+            yield from _state_dicts(value, name if name in INNER else key, depth - 1, seen)
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
