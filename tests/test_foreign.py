@@ -150,6 +150,7 @@ def test_ncnn_files_come_back_as_they_were_written(config: GeneratorConfig, half
     for name in ("m.param", "m.bin"):
         loaded = load_model(tmp_path / name)
         assert loaded.config == config
+        assert read_model(tmp_path / name).storage == ("ncnn, float16" if half else "ncnn, float32")
         for key, tensor in loaded.state_dict().items():
             expected = net.state_dict()[key]
             rounded = expected.half().float() if half and "weight" in key and expected.ndim == 4 else expected

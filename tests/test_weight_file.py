@@ -131,6 +131,7 @@ def test_a_file_cut_off_anywhere_is_one_line(kind: str, tmp_path: Path) -> None:
         (struct.pack("<Q", 2**62) + b"{}", "damaged safetensors"),
         (b"7767517\n3 3\nInput data 0 1 data\nbroken line\n", "damaged ncnn"),
         (b"7767517\n\xff\xfe", "damaged ncnn"),
+        (b"7767517\n1 1\nConvolution c 0 1 x 0=" + b"9" * 5000 + b"\nPReLU p 1 1 x y 0=1", "another architecture"),
     ],
 )
 def test_what_is_no_model_is_named(content: bytes, said: str, tmp_path: Path) -> None:
@@ -169,7 +170,18 @@ def test_a_quantised_ncnn_model_and_a_foreign_bin_are_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("-23310=1,0.2", "-23310=1,0.1"), ("-23301=2,0.2,", "-23301=2,0.3,"), ("0=1 1=2.0", "0=2 1=2.0")],
+    [
+        ("-23310=1,0.2", "-23310=1,0.1"),
+        ("-23301=2,0.2,", "-23301=2,0.3,"),
+        ("0=1 1=2.0", "0=2 1=2.0"),
+        ("0=1 1=2.0 2=2.0", "0=1 1=2.0 2=4.0"),
+        ("0=4 1=3 3=1 4=1", "0=4 1=3 3=2 4=1"),
+        ("0=4 1=3 3=1 4=1", "0=4 1=3 2=2 3=1 4=1"),
+        ("0=4 1=3 3=1 4=1", "0=4 1=3 3=1 4=0"),
+        (" 0=1 -23301=", " 0=2 -23301="),
+        (" 0=0\nConvolution", " 0=1\nConvolution"),
+        ("blob1_split0", "elsewhere"),
+    ],
 )
 def test_an_ncnn_network_with_other_constants_is_not_taken_for_esrgan(before: str, after: str, tmp_path: Path) -> None:
     write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", tmp_path / "m.bin")
@@ -228,3 +240,28 @@ def test_bytes_changed_anywhere_are_one_line_at_worst(kind: str, tmp_path: Path)
             load_model(path)
         except EsrganError as error:
             assert "\n" not in str(error)  # noqa: PT017 - a change may also do no harm
+
+
+@pytest.mark.parametrize(
+    "lie", ["0=99999999999999999999", "0=-1", "0=nan", "-23300=0", "1=0", "6=5", "6=99999999", "5=0"]
+)
+def test_a_param_file_that_lies_about_a_layer_is_one_line(lie: str, tmp_path: Path) -> None:
+    write_ncnn(Generator(TINY, start="paper"), tmp_path / "m.param", tmp_path / "m.bin")
+    text = (tmp_path / "m.param").read_text()
+    for place in (text.index(" 0=8"), text.index(" 0=4"), text.rindex(" 0=3")):
+        line_end = text.index("\n", place)
+        (tmp_path / "m.param").write_text(f"{text[:line_end]} {lie}{text[line_end:]}")
+        with pytest.raises(EsrganError) as error:
+            load_model(tmp_path / "m.param")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 600
+
+
+def test_damaged_pickles_say_nothing_beside_the_error(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save(weights(), tmp_path / "m.pth", _use_new_zipfile_serialization=False, pickle_protocol=3)
+    assert load_model(tmp_path / "m.pth").config == TINY  # torch itself warns of another protocol than 2
+    data = (tmp_path / "m.pth").read_bytes()
+    (tmp_path / "m.pth").write_bytes(data[:2] + b"S'\\\xcc'\n0" + data[2:])
+    with pytest.raises(EsrganError):
+        load_model(tmp_path / "m.pth")
+    assert not recwarn.list

@@ -19,7 +19,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
-from esrgan.ncnn_files import is_param, read_ncnn
+from esrgan.ncnn_files import is_param, precision, read_ncnn
 from esrgan.weight_file import read_weights
 
 
@@ -101,7 +101,7 @@ def read_model(path: Path) -> ModelFile:
         path = path.with_suffix(".param")
     if path.is_file() and is_param(path):
         found = read_ncnn(path)
-        return ModelFile(Header(config=found.config), found.weights, found.dialect, "ncnn")
+        return ModelFile(Header(config=found.config), found.weights, found.dialect, f"ncnn, {precision(path)}")
     tensors, metadata, kind = read_weights(path)
     found = recognise(tensors, path)
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})

@@ -32,7 +32,10 @@ class Layer:
 
     def option(self, number: int, default: float = 0) -> float:
         """A parameter that is one number."""
-        return self.options.get(number, [default])[0]
+        values = self.options.get(number, [default])
+        if len(values) != 1 or abs(values[0]) > LARGEST_PARAM:
+            raise ValueError(f"the {self.kind} layer {self.outputs} has {values} where one sensible number belongs")
+        return values[0]
 
 
 def is_param(path: Path) -> bool:
@@ -53,15 +56,23 @@ def read_ncnn(path: Path) -> Found:
     try:
         layers = _parse(path)
     except (ValueError, IndexError) as error:
-        raise EsrganError(f"{path} is a damaged ncnn .param file ({error}); download it again") from error
+        raise EsrganError(f"{path} is a damaged ncnn .param file ({_line(error)}); download it again") from error
     try:
         config = _describe(layers, path)
         weights = _read_bin(layers, layer_names(config), binary.read_bytes())
-    except (ValueError, OverflowError, ZeroDivisionError, RuntimeError) as error:
-        raise EsrganError(f"{binary} does not belong to {path.name}, or one of them is damaged ({error})") from error
+    except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError, RuntimeError) as error:
+        raise EsrganError(
+            f"{binary} does not belong to {path.name}, or one of them is damaged ({_line(error)}); download both again"
+        ) from error
     if config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers):
         weights["conv_first.weight"] = unfold(weights["conv_first.weight"], config.unshuffle)
     return Found(config, weights, "ncnn")
+
+
+def precision(path: Path) -> str:
+    """How the weights of a network that ``read_ncnn`` reads are stored; its first layer tells."""
+    with path.with_suffix(".bin").open("rb") as file:
+        return "float16" if int.from_bytes(file.read(4), "little") == HALF else "float32"
 
 
 def layer_names(config: GeneratorConfig) -> list[str]:
@@ -113,13 +124,20 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
     kinds = Counter(layer.kind for layer in layers)
     if kinds.keys() - PLAIN - {"Convolution", "PReLU"} or not kinds["Concat"]:
         name = "Compact (SRVGGNet)" if kinds["PReLU"] and not kinds["Concat"] else "unknown"
-        raise OtherArchitectureError(f"{path} is a network of another architecture ({name}), not ESRGAN", name)
+        raise OtherArchitectureError(
+            f"{path} is a network of another architecture ({name}), not ESRGAN; give its .pth or .safetensors, which "
+            "`esrgan upscale` and `esrgan test` can use with spandrel: pip install 'esrgan[spandrel]'",
+            name,
+        )
     subpixel = kinds["TanH"] > 0
     ups = [layer for layer in layers if layer.kind == ("PixelShuffle" if subpixel else "Interp")]
     main = [layer for layer in layers if layer.kind == "Convolution" and layer.option(1) > 1]
     blocks, rest = divmod(len(main) - len(ups) - (3 if subpixel else 4), 15)
-    if rest or blocks < 1 or not _constants_are_right(layers, blocks, len(ups), subpixel=subpixel):
-        raise OtherArchitectureError(f"{path} is another network than ESRGAN, though of like layers", "unknown")
+    right = _constants_are_right(layers, blocks, len(ups), subpixel=subpixel) and _layers_are_plain(layers, main[:1])
+    if rest or blocks < 1 or not right:
+        raise OtherArchitectureError(
+            f"{path} is another network than ESRGAN, though of like layers; it runs in ncnn only", "unknown"
+        )
     reorg = [layer for layer in layers if layer.kind == "Reorg"]
     unshuffle = int(reorg[0].option(0) if reorg else main[0].option(3, 1))
     return config_of(
@@ -147,6 +165,34 @@ def _constants_are_right(layers: list[Layer], blocks: int, ups: int, *, subpixel
         and [round(slope, 5) for slope in slopes] == [SLOPE] * (12 * blocks + (0 if subpixel else ups + 1))
         and sorted(round(factor, 5) for factor in factors) == expected
     )
+
+
+def _layers_are_plain(layers: list[Layer], first: list[Layer]) -> bool:
+    """Whether each layer does what its kind does in an RRDB network: no strides, dilations, crops, other operations."""
+    joined = [len(layer.inputs) for layer in layers if layer.kind == "Concat"]
+    produced = [blob for layer in layers for blob in layer.outputs]
+    return (
+        joined == [2, 3, 4, 5] * (len(joined) // 4)
+        and len(produced) == len(set(produced))
+        and all(blob in produced for layer in layers for blob in layer.inputs)
+        and all(_convolves_plainly(layer, free=layer in first) for layer in layers if layer.kind == "Convolution")
+        and all(layer.option(0) == 1 for layer in layers if layer.kind == "Eltwise")
+        and all(layer.option(0) in (0, 2) for layer in layers if layer.kind == "BinaryOp")
+        and all(layer.option(0) == 0 for layer in layers if layer.kind == "Concat")
+        and all(layer.option(1) == layer.option(2) for layer in layers if layer.kind == "Interp")
+    )
+
+
+def _convolves_plainly(layer: Layer, *, free: bool) -> bool:
+    size, stride = layer.option(1), layer.option(3, 1)
+    square = layer.option(11, size) == size and layer.option(13, stride) == stride
+    same = stride == 1 and layer.option(4) == size // 2
+    folded = free and stride > 1 and size == 3 * stride and layer.option(4) == stride
+    return square and (same or folded) and layer.option(2, 1) == 1 and not layer.option(8)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _read_bin(layers: list[Layer], names: list[str], data: bytes) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ looked through for anything that tensors do not need. Memory stays within a smal
 
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,15 +90,15 @@ def _pth(path: Path, check: Callable[[Path], None], *, mmap: bool) -> WeightFile
     """Read a pickle. A zip is mapped: a storage that claims more than its record holds then cannot be built."""
     mmap = mmap and path.suffix != ".safetensors"  # torch.load believes the name of a path, and only maps paths
     try:
-        check(path)
-        with path.open("rb") as file:
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:  # damaged ones raise them, too
+            check(path)
             content = torch.load(str(path) if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
         tensors = _tensors(content, path)
         if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > path.stat().st_size:
             raise EsrganError(f"{path} claims more numbers than it holds; it is damaged or malicious")
         return WeightFile({name: tensor.detach().clone() for name, tensor in _bare(tensors).items()}, {}, "pth")
     except zipfile.BadZipFile as error:
-        raise EsrganError(f"{path} is a truncated or damaged .pth file ({error}); download it again") from error
+        raise EsrganError(f"{path} is a truncated or damaged .pth file ({_line(error)}); download it again") from error
     except UNREADABLE as error:
         raise EsrganError(f"{path} cannot be read as a .pth file of weights ({_line(error)})") from error
 
