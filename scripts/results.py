@@ -4,21 +4,24 @@ The rows of other people's models are quoted, with their source; ours and bicubi
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from matplotlib.figure import Figure
 
-from esrgan.benchmark import Bicubic, evaluate
-from esrgan.files import write_text
-from esrgan.library import entries
+from esrgan.benchmark import Bicubic, Model, evaluate
+from esrgan.errors import EsrganError
+from esrgan.files import replacing, write_text
+from esrgan.interpolate import interpolate
+from esrgan.library import SHIPPED, Entry, entries
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model
+from esrgan.pairs import find_pairs
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- results: begin (scripts/results.py) -->", "<!-- results: end -->"
+ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 QUOTED = (
     (
         "RRDB-PSNR, 16.7 M, DF2K (quoted: the ESRGAN paper's 32.73 row)",
@@ -31,50 +34,136 @@ QUOTED = (
         ("30.44/0.8525/0.075", "26.28/0.6994/0.133", "25.33/0.6534/0.161"),
     ),
 )
+"""At x4 on Set5, Set14 and BSD100."""
+Measured = tuple[str, str, dict[str, Any]]
+"""What it is called, its kind, its report."""
 
 app = App(help=__doc__)
 
 
 @app.default
 def results(
-    *, data: Annotated[list[Path], Parameter(consume_multiple=True)], lpips: Path | None = None, scale: int = 4
+    *, data: Annotated[list[Path], Parameter(consume_multiple=True)], lpips: Path | None = None, alphas: bool = True
 ) -> None:
-    """Score every shipped model of SCALE on DATA.
+    """Score every shipped model on DATA.
 
     Args:
         data: Benchmark folders.
         lpips: LPIPS-Alex weights.
-        scale: Which models.
+        alphas: Also measure blends of every pair of a PSNR and a GAN model.
     """
     network = LPIPS(lpips)
-    reports = [("bicubic (measured)", "-", evaluate(Bicubic(scale), data, lpips=network).to_dict())]
-    for entry in entries():
+    shipped = [entry for entry in entries() if entry.shipped]
+    scales = sorted({entry.header().config.scale for entry in shipped}, key=lambda scale: (scale != 4, scale))
+    measured = {scale: _measure(shipped, scale, _having(data, scale), network) for scale in scales}
+    readme, page = ROOT / "README.md", ROOT / "docs" / "results.md"
+    _fill(readme, "results", _table(measured[4], QUOTED))
+    tables = [f"### x{scale}\n\n{_table(rows, QUOTED if scale == 4 else ())}" for scale, rows in measured.items()]
+    _fill(page, "results", "\n\n".join(tables))
+    _fill(page, "defects", _defects(measured[4]))
+    if alphas:
+        pairs = [
+            (SHIPPED / entry.path.name.replace("gan", "psnr"), entry.path) for entry in shipped if "gan" in entry.name
+        ]
+        curves = {gan.stem: _curve(psnr, gan, data, network) for psnr, gan in pairs if psnr.is_file()}
+        _fill(page, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
+        _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
+    reports = [report for rows in measured.values() for *_, report in rows]
+    write_text(ROOT / "docs" / "results.json", json.dumps(reports, indent=1) + "\n")
+
+
+def _having(data: list[Path], scale: int) -> list[Path]:
+    """The benchmark folders with pictures for ``scale``."""
+    found = []
+    for folder in data:
+        try:
+            find_pairs(folder, scale)
+        except EsrganError:
+            continue
+        found.append(folder)
+    return found
+
+
+def _measure(shipped: list[Entry], scale: int, data: list[Path], lpips: LPIPS) -> list[Measured]:
+    rows: list[Measured] = [("bicubic (measured)", "-", _score(Bicubic(scale), data, "bicubic", lpips))]
+    for entry in shipped:
         header = entry.header()
-        if entry.shipped and header.config.scale == scale:
+        if header.config.scale == scale:
             model = load_model(entry.path)
-            report = evaluate(Upscaler(model), data, name=entry.name, lpips=network).to_dict()
             parameters = sum(p.numel() for p in model.parameters()) / 1e6
+            title = f"**{entry.name}**, {parameters:.1f} M (measured)"
             kind = header.provenance.get("stage", "?").upper()
-            reports.append((f"**{entry.name}**, {parameters:.1f} M (measured)", kind, report))
-    table = _table(reports)
-    print(table)
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    write_text(
-        readme, re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-    )
-    write_text(ROOT / "docs" / "results.json", json.dumps([report for *_, report in reports], indent=1))
+            rows.append((title, kind, _score(Upscaler(model), data, entry.name, lpips)))
+    return rows
 
 
-def _table(reports: list[tuple[str, str, dict[str, Any]]]) -> str:
-    sets = [row["name"] for row in reports[0][2]["datasets"]]
+def _score(model: Model, data: list[Path], name: str, lpips: LPIPS) -> dict[str, Any]:
+    return evaluate(model, data, name=name, lpips=lpips).to_dict()
+
+
+def _table(rows: list[Measured], quoted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> str:
+    sets = [row["name"] for row in rows[0][2]["datasets"]]
     lines = [f"| PSNR-Y / SSIM-Y / LPIPS | kind | {' | '.join(sets)} |", "|" + " --- |" * (len(sets) + 2)]
-    for name, kind, report in reports:
+    for name, kind, report in rows:
         cells = [f"{row['psnr_y']:.2f} / {row['ssim_y']:.4f} / {row['lpips']:.3f}" for row in report["datasets"]]
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
-    for name, kind, cells in QUOTED:
+    for name, kind, cells in quoted:
         lines.append(f"| {name} | {kind} | {' | '.join(cell.replace('/', ' / ') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _defects(rows: list[Measured]) -> str:
+    """What LPIPS hardly sees, as means over each set's pictures."""
+    names = ("grid2", "grid4", "unevenness", "overshoot", "colour_shift")
+    lines = ["| model | set | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 2)]
+    for title, _, report in rows:
+        for row in report["datasets"]:
+            means = [sum(image[name] for image in row["images"]) / len(row["images"]) for name in names]
+            lines.append(f"| {title} | {row['name']} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
+def _curve(psnr: Path, gan: Path, data: list[Path], lpips: LPIPS) -> list[dict[str, Any]]:
+    """Scores of the blends of a pair of models, alpha from 0 to 1."""
+    models = load_model(psnr), load_model(gan)
+    data = _having(data, models[0].config.scale)
+    blends = ((alpha, interpolate(*models, alpha)) for alpha in ALPHAS)
+    return [{"alpha": a, "sets": _score(Upscaler(model), data, gan.stem, lpips)["datasets"]} for a, model in blends]
+
+
+def _alpha_table(curve: list[dict[str, Any]]) -> str:
+    sets = [row["name"] for row in curve[0]["sets"]]
+    lines = [f"| alpha | {' | '.join(f'{name}: PSNR-Y, LPIPS' for name in sets)} |", "|" + " --- |" * (len(sets) + 1)]
+    for point in curve:
+        cells = [f"{row['psnr_y']:.2f}, {row['lpips']:.3f}" for row in point["sets"]]
+        lines.append(f"| {point['alpha']:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """LPIPS over PSNR-Y, a line for every pair and set."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        for i, row in enumerate(curve[0]["sets"]):
+            points = [(point["sets"][i]["psnr_y"], point["sets"][i]["lpips"]) for point in curve]
+            axes.plot(*zip(*points, strict=True), marker="o", label=f"{name}, {row['name']}")
+    axes.set(xlabel="PSNR-Y (dB), more is closer", ylabel="LPIPS, less looks closer", title="alpha from 1 (left) to 0")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")
+
+
+def _fill(page: Path, part: str, content: str) -> None:
+    """Put ``content`` between the two comments of ``page`` that name the part."""
+    begin, end = (f"<!-- {part}: {edge} (scripts/results.py) -->" for edge in ("begin", "end"))
+    text = page.read_text(encoding="utf-8")
+    if begin not in text or end not in text:
+        raise EsrganError(f"{page} lacks the line {begin} or {end}; put both where the {part} belong")
+    before, after = text.split(begin)[0], text.split(end)[-1]
+    write_text(page, f"{before}{begin}\n{content}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_a_score_is_a_mean_over_pictures(tmp_path):
 def test_score_has_every_measure_and_lpips_only_with_its_network():
     hr = picture()[None]
     scores = score(hr, hr, border=4)
-    assert set(scores) == {"psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "colour_shift"}
+    assert set(scores) == {"psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "overshoot", "colour_shift"}
     assert scores["lpips"] is None
     assert scores["ssim_y"] == pytest.approx(1)
     assert scores["grid4"] == pytest.approx(1)

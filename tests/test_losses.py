@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from esrgan.losses import charbonnier, colour, grid, perceptual, pixel, relativistic, shifted
+from esrgan.losses import charbonnier, colour, grid, perceptual, pixel, relativistic, shifted, spectrum
 
 
 def test_relativistic_equals_its_form_with_binary_cross_entropy():
@@ -107,3 +107,19 @@ def test_the_grid_loss_sees_detail_at_some_positions_only_though_rows_and_column
     checks = (0.2 + 0.8 * (torch.arange(96)[:, None] + torch.arange(96)) % 2).float()
     even, uneven = 0.5 + 0.6 * noise, 0.5 + checks * noise
     assert grid(uneven, 0.5 + noise, period=4) > 3 * grid(even, 0.5 + noise, period=4)
+
+
+def test_spectrum_is_nothing_between_equals_and_sees_lost_detail_and_hatching():
+    torch.manual_seed(0)
+    hr = torch.rand(2, 3, 64, 64)
+    blurred = F.avg_pool2d(F.pad(hr, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    hatched = blurred + 0.1 * (torch.arange(64) % 3 - 1)
+    assert spectrum(hr, hr) == 0
+    assert spectrum(blurred, hr) > 0.5
+    assert spectrum(hatched, blurred) > 0.1
+
+
+def test_spectrum_does_not_mind_where_detail_lies():
+    torch.manual_seed(0)
+    hr = torch.rand(1, 3, 128, 128)
+    assert spectrum(hr.roll((5, 9), dims=(2, 3)), hr) < 0.1

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from esrgan.errors import EsrganError
 from esrgan.images import read_rgb
-from esrgan.metrics import LPIPS, colour_shift, grid_energy, luma, psnr_y, ssim_y, to_grey, unevenness
+from esrgan.metrics import LPIPS, colour_shift, grid_energy, luma, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.resize import quantise, resize
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -213,3 +213,12 @@ def test_unevenness_sees_a_grid_in_texture_and_not_texture():
     even, uneven = (unevenness((0.5 + x).clamp(0, 1), period=4).item() for x in (noise, checks * noise))
     assert even < 0.03
     assert uneven > 5 * even
+
+
+def test_overshoot_is_nothing_for_the_real_and_a_blurred_picture_and_grows_with_halos():
+    hr = torch.full((1, 3, 40, 40), 0.3)
+    hr[..., 20:] = 0.7
+    blurred = F.avg_pool2d(F.pad(hr, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    assert overshoot(hr, hr).item() == overshoot(blurred, hr).item() == 0
+    halos = [overshoot(quantise(hr + k * (hr - blurred)), hr).item() for k in (0.2, 0.4)]
+    assert 1 < halos[0] < halos[1]

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
-from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, psnr_y, ssim_y, to_grey, unevenness
+from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.pairs import Pair, PairFiles, find_pairs, load_pairs, read_pair
 from esrgan.resize import quantise, resize
 
 __all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "load_pairs", "score"]
 
-SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "colour_shift")
+SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "overshoot", "colour_shift")
 
 
 class Model(Protocol):
@@ -69,6 +69,7 @@ def score(
         "grid2": grid_energy(sr, hr, period=2),
         "grid4": grid_energy(sr, hr, period=4),
         "unevenness": unevenness(sr, period=max(2, border)),
+        "overshoot": overshoot(sr, hr),
         "colour_shift": colour_shift(sr, hr),
     }
     return {name: None if value is None else value.item() for name, value in found.items()}

@@ -26,7 +26,7 @@ def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
     lr, sr = (to_rgb(open_picture(picture)) for picture in (source, enlarged))
     bicubic, sr = _middle(lr, sr)
     target = enlarged.with_name(f"{enlarged.stem}_compare.png")
-    halves = [_labelled(bicubic, "bicubic"), _labelled(sr, "ESRGAN")]
+    halves = [labelled(bicubic, "bicubic"), labelled(sr, "ESRGAN")]
     gap = torch.ones(3, halves[0].shape[1], GAP)
     write_rgb(torch.cat((halves[0], gap, halves[1]), dim=2), target)
     return target
@@ -45,8 +45,8 @@ def _middle(lr: Tensor, sr: Tensor) -> tuple[Tensor, Tensor]:
     return bicubic, sr[:, down : down + size[0], right : right + size[1]]
 
 
-def _labelled(image: Tensor, text: str) -> Tensor:
-    """The picture below a white bar with a word on it."""
+def labelled(image: Tensor, text: str) -> Tensor:
+    """The picture, (3, H, W), below a white bar with a word on it."""
     word = pyvips.Image.text(text, font="sans", height=20, width=10_000).numpy()
     bar = np.full((32, max(image.shape[2], word.shape[1] + 2 * GAP)), 255, np.uint8)
     bar[6 : 6 + word.shape[0], GAP : GAP + word.shape[1]] = 255 - word[: bar.shape[0] - 6]

@@ -116,6 +116,8 @@ class LossWeights:
     """L1 between mean colours of cells of 4 x 4 LR pixels and between colour differences: no casts, no colour noise."""
     grid: float = 0.0
     """Penalty on detail that repeats with the LR pixels; above 0, VGG and discriminator also see shifted crops."""
+    spectrum: float = 0.0
+    """L1 between log power spectra: as much detail of every fineness and direction as in real pictures, no hatching."""
     layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     """VGG19 layers of the perceptual term and their weights."""
     normalise: bool = False

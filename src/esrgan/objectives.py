@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esrgan.config import LossWeights
 from esrgan.distributed import average_, everyone
-from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted
+from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted, spectrum
 from esrgan.players import Player
 from esrgan.vgg import VGGFeatures
 
@@ -48,6 +48,8 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
         terms = {"pixel": weights.pixel * pixel(sr, hr)}
         if weights.colour:
             terms["colour"] = weights.colour * colour(sr, hr, cell=4 * period)
+        if weights.spectrum:
+            terms["spectrum"] = weights.spectrum * spectrum(sr, hr)
         if weights.grid:
             terms["grid"] = weights.grid * grid(sr, hr, period=period)
             sr, hr = shifted(sr, hr, period=period)

@@ -1,0 +1,113 @@
+"""Draw the pictures of the documentation with the shipped models, from photographs that no model was trained on.
+
+before_after.png: bicubic and the default model; crops.png: bicubic, PSNR, GAN, HR; alpha.png: blends from PSNR to GAN.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import App, Parameter
+from torch import Tensor
+
+from esrgan.benchmark import Bicubic
+from esrgan.compare import labelled
+from esrgan.images import find_images, read_rgb, write_rgb
+from esrgan.interpolate import interpolate
+from esrgan.library import find_model, partner
+from esrgan.model_file import load_model
+from esrgan.resize import make_lr
+from esrgan.upscaler import Upscaler
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+BEFORE_AFTER = (("osprey", 20, 46), ("lynx", 50, 70))  # name, top and left in LR pixels
+HEIGHT, WIDTH = 88, 110  # of a crop, LR pixels
+CROP = 48  # side of a small crop, LR pixels
+CROPS = {"osprey": (30, 80), "wren": (60, 110), "colosseum": (60, 90), "lynx": (70, 90)}
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+GAP = 8
+
+app = App(help=__doc__)
+
+
+@app.default
+def draw(
+    *,
+    photos: Path,
+    more: Annotated[list[Path], Parameter(consume_multiple=True)] = [],  # noqa: B006
+    out: Path = IMAGES,
+    model: str | None = None,
+) -> None:
+    """Draw all three into OUT.
+
+    Args:
+        photos: Folder of the four samples at full size (osprey, wren, colosseum, lynx).
+        more: Other HR pictures, such as a benchmark set's, whose middles are put into OUT/more.png.
+        out: Where the pictures go.
+        model: The GAN model; none = the default one. Its PSNR model lies beside it.
+    """
+    path = find_model(model)
+    models = load_model(partner(path)), load_model(path)
+    psnr, gan = (Upscaler(m, precision="fp32") for m in models)
+    out.mkdir(parents=True, exist_ok=True)
+    bicubic = Bicubic(gan.scale)
+    columns: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": bicubic, "PSNR model": psnr, "GAN model": gan}
+
+    samples = {name: read_rgb(ROOT / "docs" / "samples" / f"{name}.png") for name in CROPS}
+    rows = [[_window(run(samples[name][None])[0], (top, left), (HEIGHT, WIDTH), gan.scale) for run in (bicubic, gan)]
+            for name, top, left in BEFORE_AFTER]  # fmt: skip
+    write_rgb(_sheet(rows), out / "before_after.png")
+
+    size = (CROP, CROP)
+    rows = []
+    for name, corner in CROPS.items():
+        made = {title: run(samples[name][None])[0] for title, run in columns.items()}
+        made["HR"] = read_rgb(photos / f"{name}.png")
+        rows.append([labelled(_window(image, corner, size, gan.scale), title) for title, image in made.items()])
+    write_rgb(_sheet(rows), out / "crops.png")
+
+    blends = {f"alpha {alpha:g}": Upscaler(interpolate(*models, alpha), precision="fp32") for alpha in ALPHAS}
+    rows = [
+        [
+            labelled(_window(run(samples[name][None])[0], CROPS[name], size, gan.scale), title)
+            for title, run in blends.items()
+        ]
+        for name in ("osprey", "lynx")
+    ]
+    write_rgb(_sheet(rows), out / "alpha.png")
+    if more:
+        write_rgb(_sheet([_middles(image, columns, gan.scale) for image in find_images(more)]), out / "more.png")
+
+
+def _middles(path: Path, columns: dict[str, Callable[[Tensor], Tensor]], scale: int) -> list[Tensor]:
+    """The middle of an HR picture as each way gives it back from its LR, and itself."""
+    hr = read_rgb(path)
+    height, width = (side // scale for side in hr.shape[-2:])
+    hr = hr[:, : height * scale, : width * scale]
+    lr, size = make_lr(hr, scale), (min(CROP, height), min(CROP, width))
+    corner = ((height - size[0]) // 2, (width - size[1]) // 2)
+    made = {title: run(lr[None])[0] for title, run in columns.items()} | {f"HR {path.stem}": hr}
+    return [labelled(_window(image, corner, size, scale), title) for title, image in made.items()]
+
+
+def _window(image: Tensor, corner: tuple[int, int], size: tuple[int, int], scale: int) -> Tensor:
+    rows, columns = (slice(a * scale, (a + n) * scale) for a, n in zip(corner, size, strict=True))
+    return image[:, rows, columns]
+
+
+def _sheet(rows: list[list[Tensor]]) -> Tensor:
+    """Pictures side by side, rows below each other, in white."""
+    height, width = (max(image.shape[i] for row in rows for image in row) + GAP for i in (1, 2))
+    lines = []
+    for row in rows:
+        cells = torch.ones(len(row), 3, height, width)
+        for cell, image in zip(cells, row, strict=True):
+            cell[:, : image.shape[1], : image.shape[2]] = image
+        lines.append(torch.cat(list(cells), dim=2))
+    return torch.cat(lines, dim=1)[:, :-GAP, :-GAP]
+
+
+if __name__ == "__main__":
+    app()
