@@ -8,7 +8,7 @@ import esrgan.export
 from esrgan import EsrganError, Generator, GeneratorConfig, save_model
 from esrgan.export import ENGINES, export
 from esrgan.images import write_rgb
-from esrgan.parity import compare, made_picture, require
+from esrgan.parity import compare, require
 
 TINY = {"channels": 8, "growth": 4, "blocks": 1}
 NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",), ".param": ("ncnn",), ".pt2": ()}
@@ -57,6 +57,29 @@ def test_onnx_files_take_any_size_and_carry_their_config(tmp_path: Path) -> None
         torch.testing.assert_close(run(lr), net(lr), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("side", [2, 4])
+def test_networks_that_begin_with_pixel_unshuffle_take_any_size_too(suffix: str, side: int, tmp_path: Path) -> None:
+    for package in NEEDS[suffix]:
+        pytest.importorskip(package)
+    net = saved(tmp_path / "m.safetensors", scale=4 // side, unshuffle=side)
+    export(tmp_path / "m.safetensors", tmp_path / f"m{suffix}")
+    run = ENGINES[suffix][1](tmp_path / f"m{suffix}")
+    for size in ((5, 5), (7, 12), (33, 18)):
+        lr = torch.rand(1, 3, *size)
+        torch.testing.assert_close(run(lr), net(lr), atol=1e-5, rtol=0)
+
+
+def test_one_name_is_not_for_openvino_and_ncnn(tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    saved(tmp_path / "m.safetensors")
+    export(tmp_path / "m.safetensors", tmp_path / "m.param")
+    before = (tmp_path / "m.bin").read_bytes()
+    with pytest.raises(EsrganError, match=r"would overwrite the weights of m\.param; choose another name"):
+        export(tmp_path / "m.safetensors", tmp_path / "m.xml")
+    assert (tmp_path / "m.bin").read_bytes() == before
+
+
 def test_ncnn_files_have_the_names_that_other_programs_look_for(tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
     saved(tmp_path / "m.safetensors")
@@ -94,8 +117,8 @@ def test_the_proof_takes_a_picture_of_yours(suffix: str, tmp_path: Path) -> None
     for package in NEEDS[suffix]:
         pytest.importorskip(package)
     saved(tmp_path / "m.safetensors")
-    write_rgb(made_picture(90, 100)[0], tmp_path / "p.png")
-    write_rgb(made_picture(20, 20)[0], tmp_path / "small.png")
+    write_rgb(torch.rand(3, 90, 100), tmp_path / "p.png")
+    write_rgb(torch.rand(3, 20, 20), tmp_path / "small.png")
     rows = export(tmp_path / "m.safetensors", tmp_path / f"m{suffix}", picture=tmp_path / "p.png")
     assert all(row.psnr > 100 for row in rows)
     with pytest.raises(EsrganError, match="at least"):

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
-from esrgan.generator import Generator
+from esrgan.generator import Generator, mirrored
+from esrgan.images import read_rgb
 from esrgan.model_file import load_model
 from esrgan.parity import Parity, Run, compare, require
 
@@ -31,20 +32,17 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
         source: A model file that ``load_model`` reads.
         out: Ends in .onnx, .xml (OpenVINO, with a .bin), .param (ncnn, with a .bin) or .pt2 (torch.export).
         half: fp16 weights; in ONNX and torch.export also fp16 pictures in and out.
-        picture: The picture to compare with; none = one made for the purpose.
+        picture: The picture to compare with; none = a photograph that comes along.
 
     Raises:
         EsrganError: An unknown format, an engine that is not installed, or a network that came out another.
     """
     if out.suffix not in ENGINES:
         raise EsrganError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
+    _require_own_bin(out)
     write, load = ENGINES[out.suffix]
     generator = load_model(source).requires_grad_(False)
-    compared = None
-    if picture is not None:
-        from esrgan.images import read_rgb  # noqa: PLC0415 - needs libvips, which the rest does not
-
-        compared = read_rgb(picture)
+    compared = None if picture is None else read_rgb(picture)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
@@ -63,6 +61,33 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
     return rows
 
 
+def _require_own_bin(out: Path) -> None:
+    """OpenVINO's and ncnn's networks both keep their weights in a ``.bin``: one name is not for both."""
+    other = {".xml": ".param", ".param": ".xml"}.get(out.suffix)
+    if other and out.with_suffix(other).is_file():
+        raise EsrganError(f"{out} would overwrite the weights of {out.stem}{other}; choose another name")
+
+
+class AnySize(nn.Module):
+    """A network that begins with pixel-unshuffle, for exporters: the same, without the slices that they cannot follow.
+
+    Edges are mirrored up to a whole number of pixel blocks, and the result is cut to size.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, lr: Tensor) -> Tensor:
+        side, scale = self.generator.config.unshuffle, self.generator.scale
+        height, width = lr.shape[-2:]
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side
+        x = lr.index_select(2, mirrored(height, rows * side)).index_select(3, mirrored(width, columns * side))
+        x = x.reshape(1, 3, rows, side, columns, side).permute(0, 1, 3, 5, 2, 4)
+        sr = self.generator.enlarge(x.reshape(1, 3 * side**2, rows, columns))
+        return sr.index_select(2, torch.arange(scale * height)).index_select(3, torch.arange(scale * width))
+
+
 def engine(module: str, extra: str) -> Any:
     """Import an engine, or say how to install it."""
     try:
@@ -72,15 +97,12 @@ def engine(module: str, extra: str) -> Any:
 
 
 def trace(generator: Generator, *, half: bool = False) -> dict[str, Any]:
-    """The arguments of torch's exporters: the network, an example, and which sizes vary.
-
-    Networks that begin with pixel-unshuffle take multiples of its side only: elsewhere they would have to be padded.
-    """
+    """The arguments of torch's exporters: the network, an example, and which sizes vary."""
     dtype = torch.float16 if half else torch.float32
-    sides = [torch.export.Dim(name, min=2) for name in ("height", "width")]
-    if generator.config.unshuffle > 1:
-        sides = [generator.config.unshuffle * side for side in sides]
-    network = load_copy(generator).to(dtype)
+    side = generator.config.unshuffle
+    sides = [torch.export.Dim(name, min=side + 1) for name in ("height", "width")]
+    copy = load_copy(generator).to(dtype)
+    network = AnySize(copy).eval() if side > 1 else copy
     example = torch.rand(EXAMPLE, dtype=dtype)
     return {"mod": network, "args": (example,), "dynamic_shapes": ({2: sides[0], 3: sides[1]},)}
 

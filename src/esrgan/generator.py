@@ -76,13 +76,13 @@ class RRDB(nn.Module):
 
 def unshuffle(image: Tensor, side: int) -> Tensor:
     """Each ``side`` x ``side`` pixels as the channels of one; the far edges are mirrored up to a whole number first."""
-    height, width = image.shape[-2:]
-    rows, columns = (_mirrored(size, side, image.device) for size in (height, width))
+    rows, columns = (mirrored(size, size + -size % side, image.device) for size in image.shape[-2:])
     return F.pixel_unshuffle(image[..., rows, :][..., columns], side)
 
 
-def _mirrored(size: int, multiple: int, device: torch.device) -> Tensor:
-    index = torch.arange(size + -size % multiple, device=device)
+def mirrored(size: int, wanted: int, device: torch.device | None = None) -> Tensor:
+    """Which of ``size`` pixels stand in a row that is mirrored at its end to ``wanted`` of them."""
+    index = torch.arange(wanted, device=device)
     return torch.minimum(index, 2 * size - 2 - index).clamp(min=0)
 
 
@@ -119,11 +119,12 @@ class Generator(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         if self.config.unshuffle > 1:
             height, width = lr.shape[-2:]
-            sr = self._enlarge(unshuffle(lr, self.config.unshuffle))
+            sr = self.enlarge(unshuffle(lr, self.config.unshuffle))
             return sr[..., : self.scale * height, : self.scale * width]
-        return self._enlarge(lr)
+        return self.enlarge(lr)
 
-    def _enlarge(self, lr: Tensor) -> Tensor:
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """All that comes after pixel-unshuffle."""
         classic = self.config.variant == "classic"
         x = self.conv_first(lr if classic else 2 * lr - 1)
         x = x + self.conv_body(self.body(x))

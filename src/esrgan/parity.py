@@ -10,10 +10,13 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.images import read_rgb
 
 LEVEL = 1 / 255
 SIZES = ((48, 64), (72, 40))
-"""Height and width of the pictures compared; multiples of 4, which pixel-unshuffle networks need in some engines."""
+"""Height and width of the pictures compared; multiples of 4, which pixel-unshuffle networks need in ncnn."""
+PHOTO = Path(__file__).with_name("parity.png")
+"""80 x 80 pixels of docs/samples/osprey.png, a CC0 photograph."""
 
 Run = Callable[[Tensor], Tensor]
 
@@ -35,10 +38,11 @@ class Parity:
 
 
 def compare(generator: Generator, run: Run, *, picture: Tensor | None = None) -> list[Parity]:
-    """Run both on two sizes of ``picture``, (3, H, W) in [0, 1]; with none, of a picture made for the purpose."""
+    """Run both on two sizes of ``picture``, (3, H, W) in [0, 1]; with none, of a photograph that comes along."""
     rows = []
+    picture = read_rgb(PHOTO) if picture is None else picture
     for height, width in SIZES:
-        lr = made_picture(height, width) if picture is None else _crop(picture, height, width)
+        lr = _crop(picture, height, width)
         with torch.inference_mode():
             expected = generator(lr).clamp(0, 1)
         found = run(lr).float().clamp(0, 1)
