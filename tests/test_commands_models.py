@@ -89,6 +89,12 @@ def test_shares_that_do_not_fit_are_one_line(
     assert not (tmp_path / "o.safetensors").exists()
 
 
+def test_a_blend_is_a_file_of_ours(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["interpolate", *models[:2], "--alpha", "0.5", "--out", str(tmp_path / "o.pth")]) == 1
+    assert "must end in .safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "o.pth").exists()
+
+
 def test_a_missing_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "no_such_model", str(tmp_path / "o.pth")]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -13,8 +13,10 @@ import torch
 
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, save_model
 from esrgan.convert import convert
-from esrgan.hub import pull, push
+from esrgan.hub import card, pull, push
 from esrgan.images import write_rgb
+from esrgan.model_file import Header
+from esrgan.ncnn_export import write_ncnn
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # otherwise it asks the real Hub which program it runs in
 pytest.importorskip("huggingface_hub")
@@ -131,6 +133,29 @@ def test_one_of_several_files_must_be_chosen(hub: tuple[str, type[Hub]], model: 
         pull("someone/tiny", endpoint=endpoint, cache=tmp_path / "cache")
     chosen = pull("hf:someone/tiny/a.safetensors", endpoint=endpoint, cache=tmp_path / "cache")
     assert load_model(chosen).scale == 4
+
+
+def test_ncnns_two_files_come_together(hub: tuple[str, type[Hub]], model: Path, tmp_path: Path) -> None:
+    endpoint, server = hub
+    write_ncnn(load_model(model), tmp_path / "n.param", tmp_path / "n.bin")
+    server.files |= {f"ncnn/{name}": (tmp_path / name).read_bytes() for name in ("n.param", "n.bin")}
+    for address in (endpoint, "http://127.0.0.1:9"):
+        pulled = pull("hf:someone/tiny", endpoint=address, cache=tmp_path / "cache")
+        assert load_model(pulled).config == load_model(model).config
+
+
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        ("MIT", "license: mit\n"),
+        ("CC0-1.0 AND MIT", 'license: other\nlicense_name: "CC0-1.0 AND MIT"\n'),
+        ('mine: "all"', 'license: other\nlicense_name: "mine: \\"all\\""\n'),
+    ],
+)
+def test_the_card_names_licences_as_the_hub_wants_them(licence: str, said: str) -> None:
+    header = Header(config=GeneratorConfig(), provenance={"licence": licence})
+    assert said in card("someone/tiny", header, ["previews/a b.png"])
+    assert "![a b](previews/a%20b.png)" in card("someone/tiny", header, ["previews/a b.png"])
 
 
 def test_what_is_not_on_the_hub_is_one_line(hub: tuple[str, type[Hub]], tmp_path: Path) -> None:

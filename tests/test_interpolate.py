@@ -71,12 +71,18 @@ def test_networks_of_another_shape_are_refused_by_the_difference(change, named):
 
 def test_the_file_of_a_blend_tells_its_sources(tmp_path):
     about = blend_provenance(
-        ("psnr", "gan"), ({"stage": "psnr", "licence": "CC0"}, {"stage": "gan", "licence": "CC BY"}), 0.8
+        ("psnr", "gan"), ({"stage": "psnr", "licence": "CC0"}, {"stage": "gan", "licence": "CC BY"}), (0.2, 0.8)
     )
     save_model(interpolate(tiny(), tiny(), 0.8), tmp_path / "blend.safetensors", provenance=about)
     found = read_header(tmp_path / "blend.safetensors").provenance
     assert found["alpha"] == 0.8
     assert [model["name"] for model in found["models"]] == ["psnr", "gan"]
     assert found["models"][1]["provenance"]["stage"] == "gan"
-    assert found["licence"] == "CC0 and CC BY"
+    assert found["licence"] == "CC0 AND CC BY"
     assert load_model(tmp_path / "blend.safetensors").scale == 4
+
+
+def test_a_blend_of_three_has_the_licences_of_all_or_none():
+    sources = [{"licence": licence} for licence in ("MIT", "CC0-1.0", "MIT")]
+    assert blend_provenance("abc", sources, (1, 1, 2))["licence"] == "MIT AND CC0-1.0"
+    assert "licence" not in blend_provenance("abc", [*sources[:2], {}], (1, 1, 2))

@@ -1,7 +1,7 @@
 """The verbs that move models about: ``convert``, ``export``, ``interpolate``, ``models show``, ``push``, ``pull``."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -51,7 +51,7 @@ def export_command(
         model: A model file or the name of a model at hand.
         out: Ends in .onnx, .xml (OpenVINO), .param (ncnn) or .pt2 (torch.export).
         half: 16-bit weights; in ONNX and torch.export also 16-bit pictures in and out.
-        picture: A picture to compare with. [one made for the purpose]
+        picture: A picture to compare with. [a photograph that comes along]
     """
     from esrgan.export import export  # noqa: PLC0415
 
@@ -76,9 +76,11 @@ def interpolate_command(
         out: The model file to write, .safetensors.
     """
     from esrgan.errors import EsrganError  # noqa: PLC0415
-    from esrgan.interpolate import blend  # noqa: PLC0415
-    from esrgan.model_file import load_model, save_model  # noqa: PLC0415
+    from esrgan.interpolate import blend, blend_provenance  # noqa: PLC0415
+    from esrgan.model_file import load_model, read_header, save_model  # noqa: PLC0415
 
+    if out.suffix != ".safetensors":
+        raise EsrganError(f"{out} must end in .safetensors; `esrgan convert` then makes other files of it")
     if alpha is not None and weights:
         raise EsrganError("give either --alpha or --weights")
     if alpha is not None:
@@ -87,7 +89,8 @@ def interpolate_command(
         weights = (1 - alpha, alpha)
     paths = [_find(model) for model in models]
     network = blend([load_model(path) for path in paths], weights)
-    save_model(network, out, provenance=_blended(paths, weights))
+    sources = [read_header(path).provenance for path in paths]
+    save_model(network, out, provenance=blend_provenance([path.stem for path in paths], sources, weights))
     print(out)
 
 
@@ -134,19 +137,6 @@ def pull_command(repository: str, /) -> None:
     from esrgan.hub import pull  # noqa: PLC0415
 
     print(pull(repository, refresh=True))
-
-
-def _blended(paths: list[Path], weights: tuple[float, ...]) -> dict[str, Any]:
-    from esrgan.interpolate import blend_provenance  # noqa: PLC0415
-    from esrgan.model_file import read_header  # noqa: PLC0415
-
-    names, sources = [path.stem for path in paths], [read_header(path).provenance for path in paths]
-    shares = [weight / sum(weights) for weight in weights]
-    if len(paths) == 2:
-        return blend_provenance(names, sources, shares[1])
-    rows = zip(names, shares, sources, strict=True)
-    models = [{"name": name, "share": share, "provenance": source} for name, share, source in rows]
-    return {"stage": "interpolated", "models": models}
 
 
 def _find(model: str) -> Path:

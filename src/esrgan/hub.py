@@ -1,16 +1,22 @@
 """Models on the Hugging Face Hub: one repository is one model file, its card and some pictures."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from esrgan.errors import EsrganError
 from esrgan.model_file import Header, read_model
 
 PREFIX = "hf:"
-SUFFIXES = (".safetensors", ".pth")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")
 NAME = "model.safetensors"
+LICENCES = ("apache-2.0", "mit", "cc0-1.0", "unlicense", "bsd-2-clause", "bsd-3-clause", "wtfpl", "agpl-3.0", "gpl-3.0",
+            "lgpl-3.0", "mpl-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
+            "openrail")  # fmt: skip
+"""What the Hub takes for a licence of those that models have; anything else is "other" with a name."""
 
 
 def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None, cache: Path | None = None) -> Path:
@@ -38,6 +44,8 @@ def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None,
     with _explained(hub, repo_id):
         info = hub.HfApi(endpoint=endpoint).model_info(repo_id)
         file = _choose(repo_id, wanted, [sibling.rfilename for sibling in info.siblings or ()])
+        if file.endswith(".param"):
+            hub.hf_hub_download(repo_id, f"{file.removesuffix('.param')}.bin", endpoint=endpoint, cache_dir=cache)
         return Path(hub.hf_hub_download(repo_id, file, endpoint=endpoint, cache_dir=cache))
 
 
@@ -78,10 +86,12 @@ def push(
 def card(repo_id: str, header: Header, previews: Sequence[str] = ()) -> str:
     """The README of a model's repository, in Markdown with the Hub's metadata before it."""
     config, about = header.config, header.provenance
-    licence = str(about.get("licence", "other"))
+    licence = str(about.get("licence", "not stated"))
+    known = licence.lower() in LICENCES
     lines = [
         "---",
-        f"license: {licence.lower()}",
+        f"license: {licence.lower() if known else 'other'}",
+        *([] if known else [f"license_name: {json.dumps(licence)}"]),
         "library_name: esrgan",
         "pipeline_tag: image-to-image",
         "tags: [super-resolution, esrgan]",
@@ -92,7 +102,7 @@ def card(repo_id: str, header: Header, previews: Sequence[str] = ()) -> str:
         "",
         f"    esrgan upscale photo.jpg --model {PREFIX}{repo_id}",
         "",
-        *(f"![{Path(name).stem}]({name})" for name in previews),
+        *(f"![{Path(name).stem}]({quote(name)})" for name in previews),
         "",
         "## What the model file says of itself",
         "",

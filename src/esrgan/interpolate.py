@@ -54,19 +54,22 @@ def blend(models: Sequence[Generator], weights: Sequence[float]) -> Generator:
     return result
 
 
-def blend_provenance(names: Sequence[str], provenances: Sequence[dict[str, Any]], alpha: float) -> dict[str, Any]:
-    """What the file of ``interpolate(a, b, alpha)`` says of itself: its two sources, their data and licences."""
-    shares = (1 - alpha, alpha)
+def blend_provenance(
+    names: Sequence[str], provenances: Sequence[dict[str, Any]], weights: Sequence[float]
+) -> dict[str, Any]:
+    """What the file of a blend says of itself: its sources, their shares, data and licences.
+
+    The licence is an SPDX expression of all of them, and is left out where one of them does not say its own.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    rows = zip(names, shares, provenances, strict=True)
     about: dict[str, Any] = {
         "stage": "interpolated",
-        "alpha": alpha,
-        "models": [
-            {"name": name, "share": share, "provenance": provenance}
-            for name, share, provenance in zip(names, shares, provenances, strict=True)
-        ],
+        **({"alpha": shares[1]} if len(shares) == 2 else {}),
+        "models": [{"name": name, "share": share, "provenance": source} for name, share, source in rows],
     }
-    licences = dict.fromkeys(provenance["licence"] for provenance in provenances if "licence" in provenance)
-    return about | ({"licence": " and ".join(licences)} if licences else {})
+    licences = dict.fromkeys(source.get("licence") for source in provenances)
+    return about if None in licences else about | {"licence": " AND ".join(map(str, licences))}
 
 
 def _require_same_shape(a: Generator, b: Generator) -> None:
