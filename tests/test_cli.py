@@ -9,7 +9,7 @@ from esrgan.cli import MODELS_VERBS, VERBS, main
 def test_help_answers_without_importing_torch():
     code = (
         "import sys\n"
-        "from esrgan.cli import main\n"
+        "from esrgan.cli import VERBS, main\n"
         "main(['--help'])\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'pyvips'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"
@@ -39,6 +39,12 @@ def test_the_version_is_printed(capsys):
 def test_a_command_that_is_not_understood_exits_with_2(argv, capsys):
     assert main(argv) == 2
     assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_help_says_of_every_command_what_it_does(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(summary.split()[0] in said for _, summary in VERBS.values())
 
 
 @pytest.mark.parametrize(

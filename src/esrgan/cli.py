@@ -10,20 +10,22 @@ from esrgan import __version__
 from esrgan.errors import EsrganError
 
 VERBS = {
-    "upscale": "esrgan.commands_upscale:upscale_command",
-    "test": "esrgan.commands_test:test_command",
-    "pretrain": "esrgan.commands_train:pretrain_command",
-    "train": "esrgan.commands_train:train_command",
-    "interpolate": "esrgan.commands_models:interpolate_command",
-    "convert": "esrgan.commands_models:convert_command",
-    "export": "esrgan.commands_models:export_command",
+    "upscale": ("commands_upscale:upscale_command", "Enlarge pictures: files, folders, or standard input."),
+    "test": ("commands_test:test_command", "Score a model on benchmark folders: PSNR-Y, SSIM-Y, LPIPS, grids, colour."),
+    "pretrain": ("commands_train:pretrain_command", "Stage 1: train a generator with L1. The same again resumes."),
+    "train": ("commands_train:train_command", "Stage 2: GAN training from a stage-1 model. The same again resumes."),
+    "interpolate": ("commands_models:interpolate_command", "Blend models into one, such as a PSNR and a GAN model."),
+    "convert": ("commands_models:convert_command", "Write a model under the names that other programs read."),
+    "export": ("commands_models:export_command", "Write a model for ONNX, OpenVINO, ncnn or torch.export."),
 }
 MODELS_VERBS = {
-    "list": "esrgan.commands_library:list_command",
-    "show": "esrgan.commands_models:show_command",
-    "push": "esrgan.commands_models:push_command",
-    "pull": "esrgan.commands_models:pull_command",
+    "list": ("commands_library:list_command", "List the models at hand: scale, kind, size, scores, licence."),
+    "show": ("commands_models:show_command", "Say what a model file is: network, provenance, cost per megapixel here."),
+    "push": ("commands_models:push_command", "Upload a model with its card to the Hugging Face Hub."),
+    "pull": ("commands_models:pull_command", "Download a model from the Hugging Face Hub."),
 }
+DATA_VERBS = {"check": ("commands_train:data_check_command", "Say what is wrong with training pictures.")}
+"""Name -> where it lives, and what the list of commands says of it."""
 
 
 def build_app() -> App:
@@ -34,17 +36,20 @@ def build_app() -> App:
         version=__version__,
         result_action="return_value",
     )
-    for name, target in VERBS.items():
-        app.command(target, name=name)
+    _add(app, VERBS)
     models = App(name="models", help="The models at hand, and moving them about.", result_action="return_value")
-    for name, target in MODELS_VERBS.items():
-        models.command(target, name=name)
+    _add(models, MODELS_VERBS)
     models.default(_list_models)
     app.command(models)
     data = App(name="data", help="Training pictures.", result_action="return_value")
-    data.command("esrgan.commands_train:data_check_command", name="check")
+    _add(data, DATA_VERBS)
     app.command(data)
     return app
+
+
+def _add(app: App, verbs: dict[str, tuple[str, str]]) -> None:
+    for name, (target, summary) in verbs.items():
+        app.command(f"esrgan.{target}", name=name, help=summary)
 
 
 def _list_models() -> None:
