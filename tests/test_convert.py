@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -114,10 +115,18 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
 
 
 def test_openmodeldb_metadata_has_what_the_data_base_requires(tmp_path: Path) -> None:
-    saved(tmp_path / "4x_tiny.safetensors")
-    write_openmodeldb(tmp_path / "4x_tiny.safetensors", tmp_path / "m.json")
+    saved(tmp_path / "a.safetensors", growth=32)
+    result = convert(tmp_path / "a.safetensors", tmp_path / "4x_tiny.pth")  # which has no header to tell it
+    write_openmodeldb(tmp_path / "4x_tiny.pth", tmp_path / "m.json", about=result.provenance)
     entry = json.loads((tmp_path / "m.json").read_text())
+    required = {"name", "author", "license", "tags", "description", "date", "architecture", "size", "scale",
+                "inputChannels", "outputChannels", "resources", "images"}  # fmt: skip
+    assert required <= entry.keys()
     assert (entry["architecture"], entry["scale"], entry["size"]) == ("esrgan", 4, ["8nf", "2nb"])
     assert entry["license"] == "CC0-1.0"
-    assert entry["trainingIterations"] == 5
-    assert entry["resources"][0]["sha256"] == sha256(tmp_path / "4x_tiny.safetensors")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
+    assert (entry["trainingIterations"], entry["trainingBatchSize"]) == (5, 4)
+    (resource,) = entry["resources"]
+    assert resource["sha256"] == sha256(tmp_path / "4x_tiny.pth")
+    assert resource["size"] == (tmp_path / "4x_tiny.pth").stat().st_size
+    assert (resource["platform"], resource["type"]) == ("pytorch", "pth")

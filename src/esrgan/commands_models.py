@@ -33,7 +33,7 @@ def convert_command(
     for line in (*result.parity, *([result.note] if result.note else [])):
         print(f"  {line}")
     if openmodeldb:
-        write_openmodeldb(out, openmodeldb)
+        write_openmodeldb(out, openmodeldb, about=result.provenance)
         print(f"{openmodeldb}: fill in what is empty")
 
 

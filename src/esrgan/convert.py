@@ -29,6 +29,8 @@ class Converted:
 
     dialect: Dialect
     parity: list[Parity]
+    provenance: dict[str, Any]
+    """What the source says of itself, also where the new file has no place for it."""
     note: str = ""
     """What the reader should know, if anything."""
 
@@ -51,10 +53,10 @@ def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bo
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
     if dialect == "esrgan" and out.suffix != ".safetensors":
         raise EsrganError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
-    generator, note = load_model(source), ""
+    generator, provenance, note = load_model(source), provenance_of(source), ""
     with replacing(out) as temporary:
         if dialect == "esrgan":
-            save_model(generator, temporary, provenance=provenance_of(source), half=half)
+            save_model(generator, temporary, provenance=provenance, half=half)
         else:
             _require_readable(generator.config, dialect)
             if generator.config.growth < READ_GROWTH:
@@ -62,7 +64,7 @@ def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bo
             _write(widened(generator), dialect, temporary, half=half)
         parity = compare(generator, load_model(temporary))
         require(parity, half=half, what=out)
-    return Converted(dialect, parity, note)
+    return Converted(dialect, parity, provenance, note)
 
 
 def provenance_of(source: Path) -> dict[str, Any]:

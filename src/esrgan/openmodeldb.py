@@ -10,15 +10,14 @@ from esrgan.files import write_text
 from esrgan.model_file import read_model
 
 
-def write_openmodeldb(model: Path, out: Path) -> None:
-    """Write the JSON for the model file ``model``; what its header does not say is left empty, for its author."""
-    write_text(out, json.dumps(openmodeldb(model), indent=4, ensure_ascii=False) + "\n")
+def write_openmodeldb(model: Path, out: Path, *, about: dict[str, Any]) -> None:
+    """Write the JSON for the model file ``model``; what ``about`` does not say is left empty, for its author."""
+    write_text(out, json.dumps(openmodeldb(model, about), indent=4, ensure_ascii=False) + "\n")
 
 
-def openmodeldb(model: Path) -> dict[str, Any]:
-    """The fields that OpenModelDB requires, and of the others those that are known."""
-    header = read_model(model).header
-    config, about = header.config, header.provenance
+def openmodeldb(model: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The fields that OpenModelDB requires, and of the others those that ``about``, a header's provenance, tells."""
+    config = read_model(model).header.config
     kind = "safetensors" if model.suffix == ".safetensors" else "pth"
     resource = {
         "platform": "pytorch",
@@ -32,7 +31,7 @@ def openmodeldb(model: Path) -> dict[str, Any]:
         "author": about.get("author", ""),
         "license": about.get("licence"),
         "tags": [],
-        "description": about.get("description", ""),
+        "description": str(about.get("description", "")).strip(),
         "date": str(about.get("date", datetime.datetime.now(tz=datetime.UTC).date()))[:10],
         "architecture": "esrgan+" if config.plus else "esrgan",
         "size": [f"{config.channels}nf", f"{config.blocks}nb"],
