@@ -23,6 +23,7 @@ COLUMNS = {
     "grid2": 2,
     "grid4": 2,
     "unevenness": 3,
+    "overshoot": 2,
     "colour_shift": 2,
     "seconds": 2,
 }
@@ -35,9 +36,11 @@ class Running:
     """How the network runs."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1, mps or vulkan."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the network."""
+    engine: Literal["auto", "torch", "ncnn"] = "auto"
+    """What runs the network."""
     tile: int | None = None
     """Side of the largest square given to the network at once, in LR pixels."""
 
@@ -83,14 +86,14 @@ def test_command(
 
 def _network(model: str | None, scale: int | None, running: Running) -> "tuple[Model, str]":
     from esrgan.benchmark import Bicubic  # noqa: PLC0415
-    from esrgan.devices import pick_device  # noqa: PLC0415
+    from esrgan.engines import torch_device  # noqa: PLC0415
     from esrgan.errors import EsrganError  # noqa: PLC0415
     from esrgan.library import find_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     if model == "bicubic":
         return Bicubic(4 if scale is None else scale), "bicubic"
-    path = find_model(model, scale=scale or 4, device=str(pick_device(running.device)))
+    path = find_model(model, scale=scale or 4, device=str(torch_device(running.device)))
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):
         raise EsrganError(

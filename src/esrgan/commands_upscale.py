@@ -51,6 +51,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     limit_pixels: Annotated[int, Parameter(group=FILES, validator=Positive)] = 300_000_000,
     device: Annotated[str, Parameter(group=SPEED)] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=SPEED)] = "auto",
+    engine: Annotated[Literal["auto", "torch", "ncnn"], Parameter(group=SPEED)] = "auto",
+    compile_: Annotated[bool, Parameter(name="--compile", group=SPEED, negative=())] = False,
     tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
     overlap: Annotated[int, Parameter(group=SPEED)] = 16,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
@@ -78,8 +80,10 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         compare: Also write STEM_x4_compare.png: bicubic on the left, the network on the right.
         json: Write a report of every picture there.
         limit_pixels: Refuse pictures with more than this, as decompression bombs.
-        device: auto, cpu, cuda, cuda:1 or mps.
+        device: auto, cpu, cuda, cuda:1, mps, or vulkan: ncnn on any GPU that has a driver for it.
         precision: Arithmetic of the network; auto takes the fastest that is safe on the device.
+        engine: What runs the network: torch or ncnn; auto takes ncnn, where installed, on CPUs without fast bf16.
+        compile_: Let torch compile the network: up to minutes at the start, for many pictures on a GPU.
         tile: Side of the largest square the network gets at once, in pixels; smaller needs less memory.
         overlap: Pixels read around every tile, so that no seam shows.
         verbose: Also say what runs where, and how long each picture took.
@@ -94,7 +98,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     form = find_format(format_) if format_ else None
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     upscaler, key = _load(model, alpha, psnr_model, scale,
-                          {"device": device, "precision": precision, "tile": tile, "overlap": overlap})  # fmt: skip
+                          {"device": device, "precision": precision, "tile": tile, "overlap": overlap,
+                           "engine": engine, "compiled": compile_})  # fmt: skip
     naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
@@ -115,14 +120,14 @@ def _load(
     """The upscaler, and what identifies its weights."""
     import math  # noqa: PLC0415
 
-    from esrgan.devices import pick_device  # noqa: PLC0415 - torch
+    from esrgan.engines import torch_device  # noqa: PLC0415 - torch
     from esrgan.folders import fingerprint  # noqa: PLC0415
     from esrgan.interpolate import interpolate  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
     from esrgan.model_file import load_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
-    device = str(pick_device(options["device"]))
+    device = str(torch_device(options["device"]))
     path = find_model(model, scale=math.ceil(scale or 4), device=device)
     if alpha is None:
         return Upscaler(path, **options), fingerprint(path)

@@ -1,16 +1,15 @@
 """Enlarging with a network: tiles, precision, memory, and checks that no wrong picture comes out."""
 
-import copy
 import logging
 import math
-import threading
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esrgan.devices import Precision, pick_device, pick_precision
+from esrgan.devices import Precision
+from esrgan.engines import EngineName, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.other_network import OtherNetwork, load_network
@@ -35,13 +34,16 @@ class Upscaler:
 
     Args:
         model: A network, a model file, the name of a shipped model, or none for the default one.
-        device: Where it runs: auto, cpu, cuda, cuda:1, mps.
+        device: Where it runs: auto, cpu, cuda, cuda:1, mps, vulkan.
         precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
         overlap: LR pixels read around every tile.
+        engine: What runs it: auto (the fastest that is installed), torch, ncnn.
+        compiled: Through ``torch.compile``.
 
     Raises:
-        EsrganError: An unknown device or precision, a model that cannot be read, a tile too small for the overlap.
+        EsrganError: An unknown device, precision or engine, a model that cannot be read, a tile too small for its
+            overlap.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Upscaler:
         precision: Precision = "auto",
         tile: int | None = None,
         overlap: int = OVERLAP,
+        engine: EngineName = "auto",
+        compiled: bool = False,
     ) -> None:
-        self.device = pick_device(device)
-        self.dtype = pick_precision(precision, self.device)
+        self.device = torch_device(device)
         self.tile = tile or max(512 if self.device.type == "cuda" else 256, 3 * overlap)
         self.overlap = overlap
         spans(1, self.tile, overlap)  # raises where they do not go together
@@ -63,16 +66,15 @@ class Upscaler:
 
             model = load_network(find_model(model, scale=4, device=str(self.device)))
         self.scale = model.scale
-        self._model = model
-        self._networks: dict[torch.dtype, Generator | OtherNetwork] = {}
-        self._lock = threading.Lock()
+        self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
+        self.dtype = self._engine.dtype
         self._said_small_tiles = False
 
     @property
     def about(self) -> str:
         """What it does, where and how, in a few words."""
         arithmetic = str(self.dtype).removeprefix("torch.")
-        return f"x{self.scale} on {self.device} in {arithmetic}, tiles of {self.tile}, overlap {self.overlap}"
+        return f"x{self.scale} {self._engine.about} in {arithmetic}, tiles of {self.tile}, overlap {self.overlap}"
 
     def __call__(self, image: Tensor, *, exact: bool = False) -> Tensor:
         """Enlarge RGB pictures in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W) float32, on the same device.
@@ -137,17 +139,8 @@ class Upscaler:
         return tiled(lambda part: self._in_memory(part, dtype, tile), lr, scale=self.scale, tile=tile, overlap=overlap)
 
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
-        with torch.inference_mode():
-            sr: Tensor = self._network(dtype)(lr.to(dtype, memory_format=torch.channels_last))
-        sr = sr.float()
-        return sr.clamp(0, 1) if _finite(sr) else sr * 1  # out here, so that it is an ordinary tensor
-
-    def _network(self, dtype: torch.dtype) -> Generator | OtherNetwork:
-        with self._lock:
-            if dtype not in self._networks:
-                network = copy.deepcopy(self._model).requires_grad_(False).eval()
-                self._networks[dtype] = network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return self._networks[dtype]
+        sr = self._engine(lr, dtype)
+        return sr.clamp(0, 1) if _finite(sr) else sr * 1  # a new one, so that it is an ordinary tensor
 
 
 def _framed(lr: Tensor) -> Tensor:
