@@ -27,16 +27,18 @@ class Timing:
     note: str = ""
 
 
-def take_turns(ways: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> list[Timing]:
+def take_turns(
+    ways: Mapping[str, Callable[[], object]], *, rounds: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> list[Timing]:
     """Run every way once to warm up, then all of them in turn, ``rounds`` times; the first is what ratios refer to."""
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     first = seconds[next(iter(ways))]
     return [
         Timing(name, statistics.median(times), statistics.median(a / b for a, b in zip(first, times, strict=True)))
@@ -47,10 +49,10 @@ def take_turns(ways: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> 
 def show(title: str, timings: list[Timing]) -> None:
     """Print a table."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("way", "seconds", "times the first"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+    for column in ("way", "seconds", "times the first", ""):
+        table.add_column(column, justify="left" if column in ("way", "") else "right")
     for timing in timings:
-        table.add_row(timing.name, f"{timing.seconds:.3f}", f"{timing.ratio:.2f}")
+        table.add_row(timing.name, f"{timing.seconds:.3f}", f"{timing.ratio:.2f}", timing.note)
     Console().print(table)
 
 

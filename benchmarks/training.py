@@ -1,0 +1,114 @@
+"""Seconds a training step takes, both stages: ours against a plain loop as BasicSR writes it; same networks and batch.
+
+    uv run python -m benchmarks.training photos/train --vgg vgg19_features.safetensors
+
+Data included: ours from the store of decoded pictures, theirs decoded in a worker process. Adam and EMA in both.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import App, Parameter
+
+from benchmarks.harness import Timing, save, show, take_turns
+from benchmarks.inference import NETWORKS
+from benchmarks.plain_loop import Plain, PlainGan, batches
+from esrgan.config import DiscriminatorConfig, PretrainConfig, RunConfig, TrainConfig
+from esrgan.data import Patches, to_unit
+from esrgan.discriminator import Discriminator
+from esrgan.generator import Generator
+from esrgan.model_file import save_model
+from esrgan.run_dir import settled
+from esrgan.stages import cast, photos
+from esrgan.training import train_steps
+from esrgan.vgg import VGGFeatures
+
+MANY = 1_000_000
+
+app = App(help=__doc__)
+
+
+@app.default
+def main(
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    *,
+    vgg: Path | None = None,
+    network: str = "lite",
+    batch: int = 16,
+    patch: int = 128,
+    channels: int = 32,
+    steps: int = 3,
+    rounds: int = 5,
+    json: Path | None = None,
+) -> None:
+    """Measure.
+
+    Args:
+        images: Photographs to train on.
+        vgg: VGG19's weights for stage 2; none = from torch's cache, or fetched.
+        network: lite or full.
+        batch: Patches in a step.
+        patch: Side of the HR patch.
+        channels: Of the discriminator.
+        steps: Timed together.
+        rounds: How often each loop is timed.
+        json: File for the figures.
+    """
+    results: dict[str, list[Timing]] = {}
+    torch.manual_seed(0)
+    generator = Generator(NETWORKS[network])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_model(generator, folder / "init.safetensors")
+        shared = {"images": tuple(images), "steps": MANY, "batch": batch, "patch": patch, "cache": folder, "ema": 0.999}
+        one = PretrainConfig(generator=NETWORKS[network], run_dir=folder / "one", **shared)  # type: ignore[arg-type]
+        two = TrainConfig(
+            init=folder / "init.safetensors", vgg=vgg, discriminator=DiscriminatorConfig(channels=channels),
+            run_dir=folder / "two", **shared,
+        )  # type: ignore[arg-type]  # fmt: skip
+        data = batches(images, patch=patch, batch=batch)
+        plain = {1: lambda: Plain(generator, data),
+                 2: lambda: PlainGan(generator, data, Discriminator(channels), VGGFeatures(vgg))}  # fmt: skip
+        for stage, config in ((1, one), (2, two)):
+            ways = {"plain loop, fp32 NCHW": plain[stage](), f"esrgan ({settled(config).precision})": _ours(config)}
+            title = f"stage {stage}, {network}, batch {batch}, HR patch {patch}: {steps} steps"
+            results[title] = take_turns(
+                {name: partial(_repeat, way, steps) for name, way in ways.items()}, rounds=rounds
+            )
+            show(title, results[title])
+    save(results, json)
+
+
+def _ours(config: RunConfig) -> Callable[[], object]:
+    config = settled(config)
+    team = cast(config)
+    device = team.players["generator"].parameters[0].device
+    patches = Patches(photos(config, team.result.scale), patch=config.patch, seed=0)
+
+    def ahead() -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        for step, lr, hr in patches.ahead(1, MANY, config.batch):
+            yield step, to_unit(lr, device), to_unit(hr, device)
+
+    steps = train_steps(team.objective, team.players.values(), ahead())
+
+    def run() -> None:
+        step = next(steps)
+        if team.average:
+            team.average.update(step.number, step.finite)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _repeat(way: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        way()
+
+
+if __name__ == "__main__":
+    app()
