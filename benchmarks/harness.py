@@ -46,6 +46,14 @@ def take_turns(
     ]
 
 
+def pick_clock(*, processor: bool) -> Callable[[], float]:
+    """Wall time; or processor time, and from now on one thread, for a machine where other programs run."""
+    if not processor:
+        return time.perf_counter
+    torch.set_num_threads(1)
+    return time.process_time
+
+
 def show(title: str, timings: list[Timing]) -> None:
     """Print a table."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

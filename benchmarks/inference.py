@@ -16,7 +16,7 @@ import torch
 from cyclopts import App, Parameter
 from torch import Tensor
 
-from benchmarks.harness import Timing, save, show, take_turns
+from benchmarks.harness import Timing, pick_clock, save, show, take_turns
 from esrgan.config import GeneratorConfig
 from esrgan.convert import convert
 from esrgan.export import write_onnx
@@ -36,6 +36,7 @@ def main(
     network: Annotated[list[str], Parameter(consume_multiple=True)] = ["lite", "full"],  # noqa: B006
     side: Annotated[list[int], Parameter(consume_multiple=True)] = [128, 256, 512],  # noqa: B006
     rounds: int = 5,
+    processor: bool = False,
     json: Path | None = None,
 ) -> None:
     """Measure NETWORK (lite, full) on pictures of SIDE x SIDE pixels.
@@ -44,9 +45,11 @@ def main(
         network: Which networks, with the weights they start training from.
         side: Sides of the LR picture.
         rounds: How often each way is timed.
+        processor: Count processor seconds of one thread, for a machine where other programs run.
         json: File for the figures.
     """
     results: dict[str, list[Timing]] = {}
+    clock = pick_clock(processor=processor)
     for name in network:
         torch.manual_seed(0)
         generator = Generator(NETWORKS[name]).eval()
@@ -56,7 +59,7 @@ def main(
                 picture = torch.rand(1, 3, pixels, pixels)
                 ways = {title: make(picture) for title, make in peers.items()}
                 title = f"{name}, {pixels} x {pixels}"
-                results[title] = take_turns(ways, rounds=rounds)
+                results[title] = take_turns(ways, rounds=rounds, clock=clock)
                 show(title, results[title])
     save(results, json)
 

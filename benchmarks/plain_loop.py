@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from esrgan.data import turned
 from esrgan.images import find_images, read_bytes8
@@ -40,9 +40,8 @@ class PerItem(Dataset[tuple[Tensor, Tensor]]):
 def batches(images: Sequence[Path], *, patch: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end, made by a worker process ahead of their use."""
     data = PerItem(images, patch=patch)
-    options = {"batch_size": batch, "shuffle": True, "num_workers": 1, "drop_last": True}
-    while True:
-        yield from DataLoader(data, **options)  # type: ignore[arg-type]
+    any_of_them = RandomSampler(data, replacement=True, num_samples=10**9)
+    return iter(DataLoader(data, batch, sampler=any_of_them, num_workers=1, multiprocessing_context="spawn"))
 
 
 class Plain:

@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 from cyclopts import App, Parameter
 
-from benchmarks.harness import Timing, save, show, take_turns
+from benchmarks.harness import Timing, pick_clock, save, show, take_turns
 from benchmarks.inference import NETWORKS
 from benchmarks.plain_loop import Plain, PlainGan, batches
 from esrgan.config import DiscriminatorConfig, PretrainConfig, RunConfig, TrainConfig
@@ -43,6 +43,8 @@ def main(
     channels: int = 32,
     steps: int = 3,
     rounds: int = 5,
+    processor: bool = False,
+    stages: Annotated[list[int], Parameter(consume_multiple=True)] = [1, 2],  # noqa: B006
     json: Path | None = None,
 ) -> None:
     """Measure.
@@ -56,9 +58,12 @@ def main(
         channels: Of the discriminator.
         steps: Timed together.
         rounds: How often each loop is timed.
+        processor: Count processor seconds of one thread, for a machine where other programs run; the worker's are not.
+        stages: Which.
         json: File for the figures.
     """
     results: dict[str, list[Timing]] = {}
+    clock = pick_clock(processor=processor)
     torch.manual_seed(0)
     generator = Generator(NETWORKS[network])
     with tempfile.TemporaryDirectory() as name:
@@ -73,11 +78,12 @@ def main(
         data = batches(images, patch=patch, batch=batch)
         plain = {1: lambda: Plain(generator, data),
                  2: lambda: PlainGan(generator, data, Discriminator(channels), VGGFeatures(vgg))}  # fmt: skip
-        for stage, config in ((1, one), (2, two)):
+        for stage in stages:
+            config: RunConfig = {1: one, 2: two}[stage]
             ways = {"plain loop, fp32 NCHW": plain[stage](), f"esrgan ({settled(config).precision})": _ours(config)}
             title = f"stage {stage}, {network}, batch {batch}, HR patch {patch}: {steps} steps"
             results[title] = take_turns(
-                {name: partial(_repeat, way, steps) for name, way in ways.items()}, rounds=rounds
+                {name: partial(_repeat, way, steps) for name, way in ways.items()}, rounds=rounds, clock=clock
             )
             show(title, results[title])
     save(results, json)
