@@ -60,16 +60,58 @@ def test_twins_and_lr_pictures_among_the_hr_ones_are_found(healthy):
     assert "small_of_2.png" in text
 
 
+def shapes(seed, side=256):
+    """Discs of every size on one another: sharp edges, and as little at the finest scale as photos have."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    image = np.full((side, side, 3), 128.0)
+    for radius in np.geomspace(side / 3, 2, 300):
+        row, column = random.uniform(0, side, 2)
+        image[(y - row) ** 2 + (x - column) ** 2 < radius**2] = random.uniform(0, 255, 3)
+    return Image.fromarray((image + random.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8))
+
+
 def test_enlarged_and_blocky_pictures_are_found(tmp_path):
     folder = tmp_path / "p"
-    random = torch.Generator().manual_seed(0)
-    write_rgb(resize(torch.rand(3, 32, 32, generator=random), 8).clamp(0, 1), folder / "enlarged.png")
-    blocks = torch.rand(3, 32, 32, generator=random).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    write_rgb(blocks + 0.02 * torch.rand(3, 256, 256, generator=random) - 0.01, folder / "blocks.png")
-    text = said(folder)
-    assert "as if enlarged" in text
-    assert text.split("as if enlarged")[1].splitlines()[0].count("enlarged.png") == 1
-    assert "blocks.png" in text.split("8-pixel blocks")[1].splitlines()[0]
+    folder.mkdir()
+    for factor, kernel in ((1.5, "LANCZOS"), (2, "BICUBIC"), (4, "BICUBIC"), (4, "BILINEAR")):
+        small = shapes(1).resize((int(256 / factor), int(256 / factor)), Image.Resampling.BICUBIC)
+        small.resize((256, 256), Image.Resampling[kernel]).save(folder / f"{kernel}{factor}.png")
+    for quality in (20, 95):
+        shapes(2).save(folder / f"q{quality}.jpg", quality=quality)
+    with Image.open(folder / "q20.jpg") as image:
+        image.crop((3, 5, 250, 250)).save(folder / "cut.png")
+    shapes(3).save(folder / "fine.png")
+    lines = said(folder, patch=64).splitlines()
+    soft = next(line for line in lines if "as if enlarged" in line)
+    blocky = next(line for line in lines if "8-pixel blocks" in line)
+    assert soft.startswith("problem: 4 pictures")
+    assert blocky.startswith("problem: 2 pictures")
+    assert "q20.jpg" in blocky
+    assert "cut.png" in blocky
+
+
+def test_cuts_of_training_pictures_among_the_validation_ones_are_found_both_ways(tmp_path):
+    for folder in ("photos", "val"):
+        (tmp_path / folder).mkdir()
+    for i in range(6):
+        shapes(i).save(tmp_path / "photos" / f"{i}.png")
+    cut = shapes(3).crop((37, 21, 217, 209)).transpose(Image.Transpose.ROTATE_90)
+    cut.save(tmp_path / "val" / "cut.jpg", quality=85)
+    shapes(7).save(tmp_path / "val" / "other.png")
+    shapes(8).save(tmp_path / "val" / "whole.png")
+    shapes(8).crop((9, 0, 209, 200)).save(tmp_path / "photos" / "part.png")
+    line = next(
+        line for line in said(tmp_path / "photos", val=(tmp_path / "val",)).splitlines() if "as part of" in line
+    )
+    assert line.startswith("problem: 2 validation pictures")
+    assert f"cut.jpg in {tmp_path / 'photos' / '3.png'}" in line
+    assert f"whole.png in {tmp_path / 'photos' / 'part.png'}" in line
+
+
+def test_one_of_a_kind_is_said_in_the_singular(healthy):
+    Image.new("RGB", (200, 200)).save(healthy / "black.png")
+    assert "problem: 1 picture black or of one colour" in said(healthy)
 
 
 def detailed(side=96):
