@@ -1,10 +1,9 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -54,7 +53,7 @@ def test_stage_2_without_lpips_weights_chooses_by_psnr_and_says_so(tmp_path, cap
     train(config)
     assert "chosen by PSNR-Y" in capsys.readouterr().out
     assert set(next(row for row in rows(config) if "losses" in row)["losses"]) == {
-        "pixel", "perceptual", "gan", "discriminator"
+        "pixel", "colour", "grid", "perceptual", "gan", "discriminator"
     }  # fmt: skip
     assert "balance" in next(row for row in rows(config) if "losses" in row)["verdict"]
 
@@ -97,28 +96,24 @@ def test_a_patch_that_is_no_multiple_of_the_models_scale_is_refused(tmp_path):
 
 @pytest.mark.parametrize("stage", ["pretrain", "train"])
 def test_a_killed_run_ends_in_the_bytes_of_an_unbroken_one(tmp_path, stage):
-    make = tiny.stage_1 if stage == "pretrain" else tiny.stage_2
-    val = (tiny.pictures(tmp_path / "val", 1, seed=7),)
-    whole, broken = (
-        make(tmp_path, val=val, steps=200, run_dir=tmp_path / name / "run") for name in ("whole", "broken")
-    )
-    run = train if stage == "train" else pretrain
+    """One kill; benchmarks/kills.py does it again and again."""
+    make, run = (tiny.stage_1, pretrain) if stage == "pretrain" else (tiny.stage_2, train)
+    some = {"val": (tiny.pictures(tmp_path / "val", 1, seed=7),), "steps": 48, "validate_every": 24}
+    whole, broken = (make(tmp_path, **some, run_dir=tmp_path / name / "run") for name in ("whole", "broken"))
     run(whole)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\nimport tiny, torch\nfrom esrgan.stages import pretrain, train\n"
         "torch.set_num_threads(int(sys.argv[3]))\nfolder = Path(sys.argv[2])\n"
-        f"config = tiny.{make.__name__}(folder, val=(folder / 'val',), steps=200, run_dir=folder / 'broken' / 'run')\n"
-        f"{run.__name__}(config)\n"
+        f"some = {{'val': (folder / 'val',), 'steps': 48, 'validate_every': 24}}\n"
+        f"{run.__name__}(tiny.{make.__name__}(folder, **some, run_dir=folder / 'broken' / 'run'))\n"
     )
-    here = os.path.dirname(__file__)  # noqa: PTH120
-    for lines in (3, 20):
-        command = [sys.executable, "-c", code, here, str(tmp_path), str(torch.get_num_threads())]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            log = broken.run_dir / "log.jsonl"
-            while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= lines):
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path), str(torch.get_num_threads())]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        log = broken.run_dir / "log.jsonl"
+        while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 8):
+            time.sleep(0.005)
+        process.kill()
     run(broken)
     for name in ("state.pt", "state-previous.pt", "state-best.pt", "latest.safetensors", "best.safetensors"):
         assert (whole.run_dir / name).read_bytes() == (broken.run_dir / name).read_bytes(), name
