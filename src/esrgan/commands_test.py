@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from esrgan.pairs import PairFiles
 
 COLUMNS = {
-    "psnr_y": 2,
-    "ssim_y": 4,
-    "lpips": 4,
-    "grid2": 2,
-    "grid4": 2,
-    "unevenness": 3,
-    "overshoot": 2,
-    "colour_shift": 2,
-    "seconds": 2,
+    "psnr_y": ("psnr_y", 2),
+    "ssim_y": ("ssim_y", 4),
+    "lpips": ("lpips", 4),
+    "grid2": ("grid2", 2),
+    "grid4": ("grid4", 2),
+    "unevenness": ("uneven", 3),
+    "overshoot": ("over", 2),
+    "colour_shift": ("colour", 2),
+    "seconds": ("sec", 2),
 }
-"""The scores of a table and their decimal places."""
+"""The scores of a table, their heads, so short that 80 characters hold the table, and their decimal places."""
 
 
 @Parameter(name="*")
@@ -126,12 +126,12 @@ def _print_table(console: "Console", dataset: "Dataset", model: str) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(title=f"{model} on {dataset.name}", title_justify="left", box=None, pad_edge=False, show_footer=True)
-    table.add_column("picture", footer=f"mean of {dataset.measured}")
-    for name, places in COLUMNS.items():
-        table.add_column(name, footer=_number(dataset.mean(name), places), justify="right")
+    table.add_column("picture", footer=f"mean of {dataset.measured}", no_wrap=True, min_width=11)
+    for name, (head, places) in COLUMNS.items():
+        table.add_column(head, footer=_number(dataset.mean(name), places), justify="right")
     for row in dataset.rows:
         values = row.to_dict()
-        table.add_row(row.name, *(_number(values[name], places) for name, places in COLUMNS.items()))
+        table.add_row(row.name, *(_number(values[name], places) for name, (_, places) in COLUMNS.items()))
     console.print(table)
     console.print()
 
