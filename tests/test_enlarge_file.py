@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import camera_exif, photo, red_disc, rgb_profile, waves
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, IptcImagePlugin
 
 from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement
@@ -75,6 +75,23 @@ def test_pages_of_a_tiff_stay(upscaler):
     assert out.getexif()[0x010F] == "CamCo"
     out.seek(1)
     assert np.abs(np.asarray(out)[::-4, ::-4].astype(int) - np.asarray(photo())).mean() < 8
+
+
+def test_iptc_stays_whole_in_tiff_and_jpeg_and_between_them(upscaler):
+    records = b"\x1c\x02\x5a\x00\x06Berlin\x1c\x02\x65\x00\x07Germany"
+    tiff = saved(photo(), "TIFF", tiffinfo={33723: records})
+    for data, form in ((tiff, "tiff"), (upscale(tiff, upscaler, format="jpeg", scale=2), "jpeg")):
+        for other in ("tiff", "jpeg"):
+            out = enlarged(upscaler, data, format=other, scale=1)
+            found = IptcImagePlugin.getiptcinfo(out)
+            assert (found[(2, 90)], found[(2, 101)]) == (b"Berlin", b"Germany"), (form, other)
+
+
+def test_a_resolution_of_no_unit_keeps_its_number(upscaler):
+    exif = camera_exif()
+    exif[282], exif[283], exif[296] = 300.0, 300.0, 1
+    out = enlarged(upscaler, saved(photo(), "JPEG", exif=exif))
+    assert [round(dpi) for dpi in out.info["dpi"]] == [300, 300]
 
 
 def test_xmp_stays(upscaler):
@@ -201,7 +218,7 @@ def test_seams_do_not_show(network):
 def test_a_moved_colour_is_an_error_and_nothing_is_written(network, tmp_path):
     class Reddish(Generator):
         def forward(self, lr):
-            return network.to(lr.dtype)(lr) + torch.tensor([0.03, 0, 0])[:, None, None]
+            return network.to(lr.dtype)(lr) + torch.tensor([0.25, 0, 0])[:, None, None]
 
     photo().save(tmp_path / "a.png")
     with pytest.raises(EsrganError, match="mean colour moved"):

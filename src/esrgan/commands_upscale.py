@@ -169,6 +169,8 @@ def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) 
 
 
 def _say(outcome: "Outcome", *, verbose: bool) -> None:
+    from esrgan.picture_reader import name_of  # noqa: PLC0415 - libvips
+
     if outcome.status == "failed":
         print(f"esrgan: {outcome.message}", file=sys.stderr)
         return
@@ -178,7 +180,8 @@ def _say(outcome: "Outcome", *, verbose: bool) -> None:
         print(f"{outcome.input}: done before", file=sys.stderr)
     elif outcome.size and outcome.output != "-":
         seconds = f", {outcome.seconds:.2f} s" if verbose else ""
-        print(f"{outcome.input} -> {outcome.output} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
+        target = name_of(Path(outcome.output or ""))
+        print(f"{outcome.input} -> {target} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from esrgan import iptc
 from esrgan.errors import EsrganError
 from esrgan.picture_reader import Picture, reason
 from esrgan.tiff_tags import add_exif
@@ -161,9 +162,14 @@ def write_rows(
         saver.join()
     if faults:
         raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or faults[0]}")
-    if form.name == "tiff" and like.image.get_typeof("exif-data"):
+    if form.name == "tiff":
+        records = iptc.bare(_field(like, "iptc-data"))
         with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
-            add_exif(file, like.image.get("exif-data"))
+            add_exif(file, _field(like, "exif-data"), {iptc.TIFF_TAG: (7, len(records), records)} if records else None)
+
+
+def _field(like: Picture, name: str) -> bytes:
+    return bytes(like.image.get(name)) if like.image.get_typeof(name) else b""
 
 
 def _why(descriptor: int) -> str | None:
@@ -204,6 +210,11 @@ def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], li
     if like.bits == 16 and not form.deep:
         image = (image / 257).rint().cast("uchar")
     image = dress(image.copy(interpretation=_interpretation(image)), like, size[0])
+    if image.get_typeof("iptc-data"):
+        if form.name == "tiff":
+            image.remove("iptc-data")  # libvips would cut it to a quarter; ``write_rows`` adds it whole
+        elif form.name == "jpeg":
+            image.set_type(pyvips.GValue.blob_type, "iptc-data", iptc.wrapped(image.get("iptc-data")))
     options = _options(form, like, image.width * image.height * image.bands * like.bits // 8)
     if not image.get_typeof("exif-data"):
         options["keep"] = _NO_EXIF
@@ -217,7 +228,7 @@ def _interpretation(image: pyvips.Image) -> str:
 
 def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     """``image`` with the profile, EXIF, XMP, IPTC, resolution, delays and comments of ``like``."""
-    image = image.copy(xres=like.image.xres, yres=like.image.yres)
+    image = image.copy()
     for name in like.image.get_fields():
         if name in _KEPT or name.startswith("png-comment-"):
             image.set_type(like.image.get_typeof(name), name, like.image.get(name))
@@ -226,7 +237,9 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     if like.frames > 1:
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
-    return image
+    unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
+    inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
+    return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too
 
 
 def without_thumbnail(exif: bytes) -> bytes:

@@ -115,14 +115,16 @@ def as_exif(file: BinaryIO) -> bytes | None:
     return b"Exif\0\0" + out.getvalue()
 
 
-def add_exif(file: BinaryIO, exif: bytes) -> None:
+def add_exif(file: BinaryIO, exif: bytes, more: Tags | None = None) -> None:
     """Give a finished TIFF file the descriptive tags of an EXIF block: its first directory is written anew at the end.
 
     Args:
         file: Open for reading and writing, little-endian as libvips writes it.
-        exif: With or without the word Exif in front.
+        exif: With or without the word Exif in front; or nothing.
+        more: Further tags of the first directory.
     """
     main, details, gps = read_tags(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
+    main |= more or {}
     if not (main or details or gps):
         return
     file.seek(0)

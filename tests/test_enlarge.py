@@ -1,0 +1,63 @@
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from esrgan.enlarge import HOLD_MOST, hold_colours
+from esrgan.kinds import upscale
+from esrgan.upscaler import LEVEL, Upscaler
+
+
+def mean_colours(image, scale=1):
+    """Over 9 x 9 LR pixels."""
+    return F.avg_pool2d(F.avg_pool2d(image, scale), 9, stride=1)
+
+
+def coarse(height=40, width=56):
+    torch.manual_seed(0)
+    return 0.2 + 0.6 * torch.rand(1, 3, height, width)
+
+
+def test_colours_within_a_level_are_left_alone_bit_for_bit():
+    lr = coarse()
+    texture = 0.1 * torch.tensor([1.0, -1.0]).repeat(112)
+    sr = F.interpolate(lr, scale_factor=4) + 0.9 * LEVEL + texture
+    assert torch.equal(hold_colours(lr, sr, 4), sr)
+
+
+def test_an_area_whose_colour_is_off_comes_back_and_the_rest_stays():
+    lr = coarse()
+    sr = F.interpolate(lr, scale_factor=4)
+    off = sr.clone()
+    off[:, 0, :, 112:] += 20 * LEVEL
+    held = hold_colours(lr, off, 4)
+    assert (mean_colours(held, 4) - mean_colours(lr)).abs().max() < 2 * LEVEL
+    assert torch.equal(held[..., :60], sr[..., :60])
+    assert torch.equal(held[:, 1:], sr[:, 1:])
+    steps = (held - sr)[:, 0].diff(dim=-1)
+    assert steps[..., :108].abs().max() < 3 * LEVEL  # no seam but the one that was there
+    assert steps[..., 116:].abs().max() < 3 * LEVEL
+
+
+def test_what_clips_at_white_comes_back_too():
+    torch.manual_seed(0)
+    lr = torch.full((1, 3, 32, 32), 0.5)
+    sr = (torch.rand(1, 3, 128, 128) > 0.45).float()
+    assert (hold_colours(lr, sr, 4).mean((2, 3)) - 0.5).abs().max() < 2 * LEVEL
+
+
+def test_a_network_that_is_wide_off_stays_so():
+    lr = torch.full((1, 3, 32, 32), 0.3)
+    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + HOLD_MOST + 0.1, 4)
+    assert (held - 0.4).abs().max() < 1e-5
+
+
+def test_held_colours_show_no_seams_between_tiles():
+    stripes = np.zeros((80, 120, 3), np.uint8)
+    for i, colour in enumerate([(255, 0, 0), (0, 0, 255), (255, 255, 0), (0, 255, 0)]):
+        stripes[:, 30 * i : 30 * (i + 1)] = colour
+    stripes[50:] = np.random.default_rng(0).integers(0, 256, (30, 120, 3))
+    small, whole = (
+        upscale(stripes, Upscaler(device="cpu", precision="fp32", tile=tile)).astype(int) for tile in (48, 256)
+    )
+    assert np.abs(small - whole).max() <= 1
+    assert np.abs(whole[40:160, 40:80].mean((0, 1)) - (255, 0, 0)).max() < 1.1  # flat colours are exact to a level
