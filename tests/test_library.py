@@ -2,9 +2,11 @@ import pytest
 
 from esrgan import library
 from esrgan.config import GeneratorConfig
+from esrgan.convert import convert
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
+from esrgan.ncnn_export import write_ncnn
 
 
 @pytest.fixture
@@ -58,3 +60,15 @@ def test_a_users_model_is_listed_and_never_hides_a_shipped_one(shelf):
 def test_an_unknown_name_lists_what_there_is(shelf):
     with pytest.raises(EsrganError, match=r"'nosuch'.*full_x4_gan, lite_x2_gan"):
         library.find_model("nosuch")
+
+
+def test_models_of_other_programs_in_the_users_folder_are_at_hand(shelf):
+    tiny = Generator(GeneratorConfig(channels=4, growth=32, blocks=1))
+    mine = shelf / "mine"
+    mine.mkdir()
+    save_model(tiny, shelf / "tiny.safetensors")
+    convert(shelf / "tiny.safetensors", mine / "a.pth")
+    write_ncnn(tiny, mine / "b.param", mine / "b.bin")
+    found = {entry.name: entry.header().config for entry in library.entries() if not entry.shipped}
+    assert found == {"a": tiny.config, "b": tiny.config}
+    assert library.find_model("b") == mine / "b.param"

@@ -25,8 +25,8 @@ def list_command() -> None:
             continue
         megabytes = entry.path.stat().st_size / 1e6
         about = header.provenance
-        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "?"), f"{megabytes:.1f} MB",
-                      _speed(entry.path.stat().st_size), _scores(about), about.get("licence", "?"))  # fmt: skip
+        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{megabytes:.1f} MB",
+                      _speed(entry.path.stat().st_size), _scores(about), about.get("licence", "unknown"))  # fmt: skip
     console = Console()
     console.print(table)
     console.print(f"\nYour model folder: {user_folder()}", style="dim", highlight=False, soft_wrap=True)
@@ -44,4 +44,4 @@ def _scores(about: dict[str, Any]) -> str:
         if row["name"] == "Set5":
             lpips = f" / {row['lpips']:.3f}" if row.get("lpips") is not None else ""
             return f"{row['psnr_y']:.2f} dB{lpips}"
-    return "?"
+    return "-"

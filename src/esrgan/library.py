@@ -9,7 +9,7 @@ from esrgan.errors import EsrganError
 from esrgan.model_file import Header, read_header
 
 SHIPPED = Path(__file__).parent / "models"
-SUFFIXES = (".safetensors", ".pth")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")  # of ncnn pairs, the .param
 SIZES = ("full", "medium", "lite")  # best first; also slowest first
 
 
