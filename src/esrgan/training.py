@@ -20,6 +20,7 @@ from esrgan.config import RunConfig
 from esrgan.data import Patches, share_of_batch, to_unit
 from esrgan.errors import EsrganError
 from esrgan.objectives import Objective
+from esrgan.pace import Pace
 from esrgan.players import Average, Player
 from esrgan.plots import draw_curves
 from esrgan.run_dir import Progress, Row, RunDir
@@ -145,6 +146,7 @@ class _Session:
     ) -> None:
         self.config, self.run, self.game, self.progress, self.bar, self.stop = config, run, game, progress, bar, stop
         self.clock = _Clock(progress.step)
+        self.pace = Pace()
         self.task = bar.add_task(run.path.name, total=config.steps, completed=progress.step, losses="")
 
     def lap(self) -> bool:
@@ -153,12 +155,14 @@ class _Session:
         if progress.due:
             self.validate()
         self._save_if(asked=self._asked())
-        batches = game.batches(config, progress.step + 1)
+        batches = self.pace.watch(game.batches(config, progress.step + 1))
         for step in train_steps(game.objective, game.players.values(), batches, accumulate=config.accumulate):
             number, end = step.number, step.number == config.steps
             progress.add(number, step.losses, step.finite)
             if game.average:
                 game.average.update(number, step.finite)
+            if self.pace.stepped(step.finite):
+                self.tell_pace()
             self.bar.update(self.task, completed=number)
             save = number % config.save_every == 0
             if (save or end or number % CHECK_EVERY == 0) and int(progress.streak) >= STREAK:
@@ -195,6 +199,13 @@ class _Session:
         if self.run.first:
             self.bar.console.print(line, highlight=False, markup=False)
             self.game.watch(row)
+
+    def tell_pace(self) -> None:
+        """Print, once in a session, how fast it goes; the log does not keep it, as it is about this machine today."""
+        if self.run.first:
+            device = self.game.players["generator"].parameters[0].device
+            line = self.pace.sentence(device, self.config.steps - self.progress.step)
+            self.bar.console.print(line, highlight=False, markup=False)
 
     def log(self) -> None:
         """A line of losses, learning rate and speed."""

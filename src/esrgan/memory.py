@@ -1,0 +1,34 @@
+"""What memory the program takes, and how its freed buffers are kept for the next use."""
+
+import ctypes
+import platform
+import sys
+
+import torch
+
+KEPT = 256 << 20
+"""Bytes of freed memory that glibc holds on to."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for ``mallopt``
+
+
+def keep_buffers(kept: int = KEPT) -> bool:
+    """Let glibc reuse freed buffers instead of giving each back to the system at once; gives whether it will.
+
+    A network's buffers are megabytes, which glibc maps and unmaps at every operation: each page is then zeroed and
+    faulted in anew. Elsewhere than on Linux with glibc this changes nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, kept))
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory in use so far: of the GPU there, else of this process; none where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,51 @@
+import re
+import time
+
+import tiny
+import torch
+
+from esrgan.pace import Pace, duration
+from esrgan.preflight import dry_run
+from esrgan.stages import pretrain
+
+CPU = torch.device("cpu")
+FINE = torch.tensor(True)
+
+
+def timed(*, waiting, working, steps=5):
+    def batches():
+        for i in range(steps):
+            time.sleep(waiting)
+            yield i
+
+    pace = Pace(warm_up=1, timed=3)
+    told = []
+    for i in pace.watch(batches()):
+        time.sleep(working)
+        if pace.stepped(FINE):
+            told.append(i)
+    assert told == [3]
+    return pace.sentence(CPU, 1000)
+
+
+def test_waiting_is_told_from_computing():
+    assert "data-bound" in timed(waiting=0.03, working=0.01)
+    assert "compute-bound (0%" in timed(waiting=0, working=0.03)
+
+
+def test_a_time_is_given_in_the_unit_that_suits_it():
+    assert [duration(s) for s in (100, 600, 9000, 200_000)] == ["100 seconds", "10 minutes", "2.5 hours", "2.31 days"]
+
+
+def test_a_training_says_once_how_fast_it_goes(tmp_path, capsys):
+    pretrain(tiny.stage_1(tmp_path, steps=50))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "-bound" in line]
+    assert len(lines) == 1
+    assert re.fullmatch(r"[\d.]+ steps/s, .*; memory at its peak [\d.]+ GiB; .* to the end, validation apart", lines[0])
+
+
+def test_a_dry_run_says_the_same(tmp_path):
+    lines = list(dry_run(tiny.stage_1(tmp_path)))
+    assert len(lines) == 3
+    assert "steps/s" in lines[1]
+    assert not (tmp_path / "run").exists()
