@@ -19,6 +19,9 @@ from esrgan.errors import EsrganError
 from esrgan.images import find_images, read_bytes8
 from esrgan.resize import make_lr
 
+PIECE = 64 << 20
+"""Bytes copied to a device at a time."""
+
 Bytes = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
@@ -85,6 +88,22 @@ class PhotoStore:
     def __len__(self) -> int:
         return len(self.shapes)
 
+    @property
+    def bytes(self) -> int:
+        """Size of all decoded pixels."""
+        return len(self._lr) + len(self._hr)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """All LR and all HR pixels, picture after picture, (pixels, 3) uint8, copied to ``device``."""
+        copies = []
+        for mapped in (self._lr, self._hr):
+            copy = torch.empty(len(mapped), dtype=torch.uint8, device=device)
+            for start in range(0, len(mapped), PIECE):
+                piece = torch.from_numpy(mapped[start : start + PIECE].copy())
+                copy[start : start + len(piece)] = piece
+            copies.append(copy.view(-1, 3))
+        return copies[0], copies[1]
+
     def picture(self, i: int) -> tuple[Bytes, Bytes]:
         """LR and HR of picture ``i``, (rows, columns, 3) each, as views of the mapped files."""
         rows, columns = self.shapes[i]
@@ -116,17 +135,27 @@ class Patches:
         turns = random.integers(0, 8, count)
         if rows is not None:
             picks, turns = picks[rows], turns[rows]
+        return self.cut(*self._places(picks), turns)
+
+    def _places(self, picks: Rows) -> tuple[Rows, Rows, Rows]:
+        """Numbers of positions -> pictures, and LR rows and columns in them where the patches begin."""
+        pictures = np.searchsorted(self._ends, picks, side="right")
+        widths = np.array([columns for _, columns in self.store.shapes])[pictures] - self.side + 1
+        y, x = np.divmod(self._ends[pictures] - 1 - picks, widths)
+        return pictures, y, x
+
+    def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows) -> tuple[Tensor, Tensor]:
+        """Patches at LR positions ``y``, ``x`` of ``pictures``: LR and HR, (N, 3, h, w) uint8."""
         side, scale = self.side, self.store.scale
-        lr = np.empty((len(picks), 3, side, side), np.uint8)
-        hr = np.empty((len(picks), 3, side * scale, side * scale), np.uint8)
-        pictures = np.searchsorted(self._ends, picks, side="right").tolist()
-        for n, (i, pick, turn) in enumerate(zip(pictures, picks.tolist(), turns.tolist(), strict=True)):
-            y, x = divmod(int(self._ends[i]) - 1 - pick, self.store.shapes[i][1] - side + 1)
+        lr = np.empty((len(turns), 3, side, side), np.uint8)
+        hr = np.empty((len(turns), 3, side * scale, side * scale), np.uint8)
+        places = zip(pictures.tolist(), y.tolist(), x.tolist(), turns.tolist(), strict=True)
+        for n, (i, top, left, turn) in enumerate(places):
             small, large = self.store.picture(i)
-            lr[n] = turned(small[y : y + side, x : x + side], turn).transpose(2, 0, 1)
-            hr[n] = turned(large[y * scale : (y + side) * scale, x * scale : (x + side) * scale], turn).transpose(
-                2, 0, 1
-            )
+            square = small[top : top + side, left : left + side]
+            lr[n] = turned(square, turn).transpose(2, 0, 1)
+            square = large[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+            hr[n] = turned(square, turn).transpose(2, 0, 1)
         return torch.from_numpy(lr), torch.from_numpy(hr)
 
     def ahead(

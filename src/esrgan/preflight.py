@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from esrgan.config import RunConfig, TrainConfig
-from esrgan.data import Patches, PhotoStore, to_unit
+from esrgan.data import PhotoStore, to_unit
+from esrgan.gather import patches_for
 from esrgan.pace import WARM_UP, Pace
 from esrgan.run_dir import settled
 from esrgan.stages import cast, photos
@@ -33,7 +34,8 @@ def _time(config: RunConfig, store: PhotoStore, steps: int = STEPS) -> Pace:
     """Take steps of a run that is not kept."""
     team = cast(config)
     device = team.players["generator"].parameters[0].device
-    raw = Patches(store, patch=config.patch, seed=config.seed).ahead(1, steps, config.batch * config.accumulate)
+    patches = patches_for(store, patch=config.patch, seed=config.seed, device=device)
+    raw = patches.ahead(1, steps, config.batch * config.accumulate)
     batches = ((step, to_unit(lr, device), to_unit(hr, device)) for step, lr, hr in raw)
     warm_up = min(WARM_UP, steps - 1)
     pace = Pace(warm_up, steps - warm_up)

@@ -10,11 +10,12 @@ import torch
 from esrgan import __version__, distributed
 from esrgan.benchmark import load_pairs
 from esrgan.config import PretrainConfig, RunConfig, TrainConfig, plain
-from esrgan.data import Patches, PhotoStore
+from esrgan.data import PhotoStore
 from esrgan.devices import DTYPES, pick_device
 from esrgan.discriminator import Discriminator
 from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
+from esrgan.gather import patches_for
 from esrgan.generator import Generator
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
@@ -104,6 +105,7 @@ def _run(config: RunConfig) -> Path:
         if run.first and not run.rows():
             for finding in examine_store(store, val=config.val, patch=config.patch):
                 print(run.note(0, str(finding)))
+        device = next(net.parameters()).device
         validation = _validation(config, run, net)
         stage = "gan" if isinstance(config, TrainConfig) else "psnr"
 
@@ -113,7 +115,7 @@ def _run(config: RunConfig) -> Path:
             save_model(net, run.best if best else run.latest, provenance=about)
 
         game = Game(players=players, average=average, objective=objective, validate=validation, save_models=save_models,
-                    patches=Patches(store, patch=config.patch, seed=config.seed),
+                    patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
                     score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
                     references=load_references(stage, net.scale),
                     watch=Board(run) if config.tensorboard and run.first else lambda _: None)  # fmt: skip

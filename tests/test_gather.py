@@ -1,0 +1,33 @@
+import pytest
+import tiny
+import torch
+
+from esrgan.data import Patches, PhotoStore
+from esrgan.gather import DevicePatches, patches_for
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def store(tmp_path):
+    tiny.pictures(tmp_path / "photos", 2, size=(96, 128))
+    tiny.pictures(tmp_path / "photos", 2, seed=1, size=(64, 40))
+    return PhotoStore.of([tmp_path / "photos"], scale=4, patch=32, cache=tmp_path / "cache")
+
+
+def test_gathered_patches_equal_those_that_the_cpu_cuts(store, monkeypatch):
+    monkeypatch.setattr("esrgan.data.PIECE", 1000)  # pictures that arrive in many pieces
+    cut, gathered = Patches(store, patch=32, seed=3), DevicePatches(store, patch=32, seed=3, device=CPU)
+    for (_, *one), (_, *other) in zip(cut.ahead(1, 4, 64), gathered.ahead(1, 4, 64), strict=True):
+        assert all(map(torch.equal, one, other))  # 64 patches show all pictures and turns
+
+
+def test_a_process_gathers_its_share(store):
+    rows = [1, 5]
+    one, other = (p(2, 8, rows) for p in (Patches(store, patch=32, seed=0),
+                                          DevicePatches(store, patch=32, seed=0, device=CPU)))  # fmt: skip
+    assert all(map(torch.equal, one, other))
+
+
+def test_without_a_gpu_the_cpu_cuts(store):
+    assert type(patches_for(store, patch=32, seed=0, device=CPU)) is Patches
