@@ -28,6 +28,7 @@ from torch import Tensor
 from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement, write_enlarged
 from esrgan.generator import Generator
+from esrgan.memory import keep_buffers
 from esrgan.picture_reader import open_picture
 from esrgan.picture_writer import FORMATS
 from esrgan.upscaler import Upscaler
@@ -92,6 +93,7 @@ def main(
 @app.command
 def one(lr: Path, model: str, tile: int | None = None) -> None:
     """Load everything by enlarging a small picture, then enlarge LR; print what memory that took."""
+    keep_buffers()  # as the command does
     upscaler = Upscaler(Nearest() if model == "nearest" else model, tile=tile, device="cpu")
     small = lr.with_name("small.png")
     _noise(16).write_to_file(str(small))
