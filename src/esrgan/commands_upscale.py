@@ -90,9 +90,11 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
     from esrgan.folders import STDIO, Naming, Record, plan, remove_leftovers  # noqa: PLC0415
+    from esrgan.memory import keep_buffers  # noqa: PLC0415
     from esrgan.picture_writer import find_format  # noqa: PLC0415
     from esrgan.upscale_run import Runner  # noqa: PLC0415
 
+    keep_buffers()
     out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
     how = Enlargement(scale=scale, width=width, height=height, megapixels=megapixels, transparency=transparency)
     form = find_format(format_) if format_ else None
@@ -197,12 +199,10 @@ def _progress(pictures: int) -> "Iterator[Callable[[Job, int, int], object]]":
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         every = bar.add_task("pictures", total=pictures)
         one = bar.add_task("", total=1)
-        started: list[Job] = []
 
         def on_rows(job: "Job", done: int, total: int) -> None:
-            if started[-1:] != [job]:
-                started.append(job)
-            bar.update(every, completed=len(started) - 1)
+            if done == total:
+                bar.advance(every)
             bar.update(one, description=job.source.name[:40], completed=done, total=total)
 
         yield on_rows

@@ -5,24 +5,29 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from esrgan.compare import write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome, Record
+from esrgan.main_thread import MainThread
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.upscaler import Upscaler
 
 DISK_FULL = os.strerror(errno.ENOSPC)
 
+OnRows = Callable[[Job, int, int], object]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Enlarges the pictures of a plan, one after the other."""
+    """Enlarges the pictures of a plan."""
 
     upscaler: Upscaler
     naming: Naming
@@ -33,32 +38,48 @@ class Runner:
     """Redo what is done, and replace files that are not ours."""
     compare: bool = False
     """Also write a picture of the bicubic enlargement beside this one."""
+    _recording: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, jobs: list[Job], on_rows: Callable[[Job, int, int], object]) -> Iterator[Outcome]:
-        """Do the jobs; yields what became of each, when it is known.
+    def run(self, jobs: list[Job], on_rows: OnRows) -> Iterator[Outcome]:
+        """Do the jobs; yields what became of each, in their order.
+
+        The network runs in this thread, for one picture at a time, while others are read and written.
 
         Args:
             jobs: In this order.
-            on_rows: Told how far a picture is: the job, rows written, rows in all.
+            on_rows: Told how far a picture is: the job, rows written, rows in all; by several threads.
         """
-        full = False
-        for job in jobs:
-            outcome = Outcome(input=name_of(job.source), output=str(job.target), status="done", notes=job.notes)
-            start = time.perf_counter()
+        main, full = MainThread(), threading.Event()
+        runner = replace(self, upscaler=self.upscaler.through(main.run))
+        with ThreadPoolExecutor(_at_once(self.upscaler.device.type)) as pool:
+            coming = [pool.submit(runner.outcome, job, on_rows, full) for job in jobs]
             try:
-                if self._is_done(job):
-                    outcome.status = "skipped"
-                elif full:
-                    raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
-                else:
-                    outcome.size = self._do(job, on_rows)
-            except EsrganError as error:
-                outcome.status, outcome.message = "failed", str(error)
-                if not outcome.message.startswith(outcome.input):
-                    outcome.message = f"{outcome.input}: {error}"
-                full = full or DISK_FULL in outcome.message
-            outcome.seconds = round(time.perf_counter() - start, 3)
-            yield outcome
+                for outcome in coming:
+                    main.serve(until=outcome)
+                    yield outcome.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                main.close()
+
+    def outcome(self, job: Job, on_rows: OnRows, full: threading.Event) -> Outcome:
+        """Do one job, unless the disk was found full; tells the others if it is."""
+        outcome = Outcome(input=name_of(job.source), output=str(job.target), status="done", notes=job.notes)
+        start = time.perf_counter()
+        try:
+            if self._is_done(job):
+                outcome.status = "skipped"
+            elif full.is_set():
+                raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
+            else:
+                outcome.size = self._do(job, on_rows)
+        except EsrganError as error:
+            outcome.status, outcome.message = "failed", str(error)
+            if not outcome.message.startswith(outcome.input):
+                outcome.message = f"{outcome.input}: {error}"
+            if DISK_FULL in outcome.message:
+                full.set()
+        outcome.seconds = round(time.perf_counter() - start, 3)
+        return outcome
 
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
@@ -69,7 +90,7 @@ class Runner:
             raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
         return False
 
-    def _do(self, job: Job, on_rows: Callable[[Job, int, int], object]) -> tuple[int, int]:
+    def _do(self, job: Job, on_rows: OnRows) -> tuple[int, int]:
         if job.target == STDIO:
             with tempfile.TemporaryFile() as file:  # so that a failure writes nothing
                 size = self._enlarge(job, file.fileno(), on_rows)
@@ -81,12 +102,13 @@ class Runner:
             with temporary.open("w+b") as file:
                 size = self._enlarge(job, file.fileno(), on_rows)
             if job.source != STDIO:
-                self.record.add(job, self.key, temporary)
+                with self._recording:
+                    self.record.add(job, self.key, temporary)
         if self.compare:
             write_comparison(self.naming.content(job.source), job.target)
         return size
 
-    def _enlarge(self, job: Job, descriptor: int, on_rows: Callable[[Job, int, int], object]) -> tuple[int, int]:
+    def _enlarge(self, job: Job, descriptor: int, on_rows: OnRows) -> tuple[int, int]:
         picture = open_picture(self.naming.content(job.source), limit_pixels=self.naming.limit_pixels)
         write_enlarged(
             self.upscaler, picture, descriptor, name=name_of(job.source), form=job.form, how=self.naming.how,
@@ -94,3 +116,8 @@ class Runner:
         )  # fmt: skip
         height, width = self.naming.how.size(picture.height, picture.width, self.upscaler.scale)
         return width, height
+
+
+def _at_once(device: str) -> int:
+    """Pictures in work at a time: one that is computed, the others read or written, which outlasts a GPU's work."""
+    return 2 if device == "cpu" else max(2, min(8, os.cpu_count() or 1))

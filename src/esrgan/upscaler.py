@@ -1,7 +1,9 @@
 """Enlarging with a network: tiles, precision, memory, and checks that no wrong picture comes out."""
 
+import copy
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -69,6 +71,13 @@ class Upscaler:
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.dtype = self._engine.dtype
         self._said_small_tiles = False
+        self._run_by: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
+
+    def through(self, run_by: Callable[[Callable[[], Tensor]], Tensor]) -> "Upscaler":
+        """The same upscaler, whose network is run by ``run_by``: it is given the work, and gives its result back."""
+        other = copy.copy(self)
+        other._run_by = run_by
+        return other
 
     @property
     def about(self) -> str:
@@ -139,7 +148,7 @@ class Upscaler:
         return tiled(lambda part: self._in_memory(part, dtype, tile), lr, scale=self.scale, tile=tile, overlap=overlap)
 
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
-        sr = self._engine(lr, dtype)
+        sr = self._run_by(lambda: self._engine(lr, dtype))
         return sr.clamp(0, 1) if _finite(sr) else sr * 1  # a new one, so that it is an ordinary tensor
 
 
