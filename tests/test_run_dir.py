@@ -102,6 +102,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(config, capsys):
     (config.run_dir / "state.pt").write_bytes(whole[:-7])
     pretrain(config)
     assert "state.pt is damaged" in capsys.readouterr().out
+    assert (config.run_dir / "state.damaged").read_bytes() == whole[:-7]  # put aside, not over the good one
     assert (config.run_dir / "state.pt").read_bytes() == whole
 
 

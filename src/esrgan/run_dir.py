@@ -164,13 +164,16 @@ class RunDir:
         buffer = io.BytesIO()
         torch.save(canonical(state), buffer)
         path = self.path / ("state-best.pt" if best else STATES[0])
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-            if path.exists() and not best:
-                path.replace(self.path / STATES[1])
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+                if path.exists() and not best:
+                    path.replace(self.path / STATES[1])
+        except EsrganError as error:
+            raise EsrganError(f"{error}; what was saved before is intact: the same command goes on from it") from error
 
     def restore(
         self, players: dict[str, Player], average: Average | None, *, resume: Literal["last", "best"] = "last"
@@ -207,6 +210,8 @@ class RunDir:
             state: dict[str, Any] = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
             self._cut(state["progress"]["step"], due=state["progress"].get("due", False))
             if damaged:
+                broken = self.path / damaged[0]
+                broken.replace(broken.with_suffix(".damaged"))  # or the next state would push it over the good one
                 print(self.note(state["progress"]["step"], f"{damaged[0]} is damaged; going on from the one before it"))
             return state
         if damaged or "state-best.pt" in names or any("losses" in row for row in self.rows()):
