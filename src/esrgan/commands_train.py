@@ -53,7 +53,6 @@ def _pretrain(
         dry_run: Take 20 steps, say what they cost in time and memory, and leave nothing behind.
         config: The run.
     """
-    _prepare()
     if dry_run:
         _say_dry_run(config)
         return
@@ -76,19 +75,12 @@ def _train(
         dry_run: Take 20 steps, say what they cost in time and memory, and leave nothing behind.
         config: The run.
     """
-    _prepare()
     if dry_run:
         _say_dry_run(config)
         return
     from esrgan.stages import train  # noqa: PLC0415 - torch
 
     _say(train(config))
-
-
-def _prepare() -> None:
-    from esrgan.memory import keep_buffers  # noqa: PLC0415 - torch
-
-    keep_buffers()
 
 
 def _say(result: Path) -> None:
