@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.harness import Timing, pick_clock, save, show, take_turns
 from esrgan.config import GeneratorConfig
 from esrgan.convert import convert
+from esrgan.devices import bf16_is_fast
 from esrgan.export import write_onnx
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
@@ -138,6 +139,8 @@ def _onnxruntime(generator: Generator, folder: Path) -> Callable[[Tensor], Way]:
 def _openvino(generator: Generator, folder: Path, precision: str) -> Callable[[Tensor], Way]:
     import openvino  # noqa: PLC0415 - may be missing
 
+    if precision == "bf16" and not bf16_is_fast():
+        raise ImportError("this CPU has no fast bf16")
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY",
                "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
     core = openvino.Core()

@@ -21,6 +21,7 @@ from esrgan.pairs import find_pairs
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 QUOTED = (
     (
@@ -56,20 +57,22 @@ def results(
     shipped = [entry for entry in entries() if entry.shipped]
     scales = sorted({entry.header().config.scale for entry in shipped}, key=lambda scale: (scale != 4, scale))
     measured = {scale: _measure(shipped, scale, _having(data, scale), network) for scale in scales}
-    readme, page = ROOT / "README.md", ROOT / "docs" / "results.md"
-    _fill(readme, "results", _table(measured[4], QUOTED))
-    tables = [f"### x{scale}\n\n{_table(rows, QUOTED if scale == 4 else ())}" for scale, rows in measured.items()]
-    _fill(page, "results", "\n\n".join(tables))
-    _fill(page, "defects", _defects(measured[4]))
+    tables = {scale: _table(rows, QUOTED if scale == 4 else ()) for scale, rows in measured.items()}
+    _fill(ROOT / "README.md", "results", tables[4])
+    _fill(PAGE, "results", "\n\n".join(f"### x{scale}\n\n{table}" for scale, table in tables.items()))
+    _fill(PAGE, "defects", _defects(measured[4]))
     if alphas:
-        pairs = [
-            (SHIPPED / entry.path.name.replace("gan", "psnr"), entry.path) for entry in shipped if "gan" in entry.name
-        ]
-        curves = {gan.stem: _curve(psnr, gan, data, network) for psnr, gan in pairs if psnr.is_file()}
-        _fill(page, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
-        _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
+        _blends(shipped, data, network)
     reports = [report for rows in measured.values() for *_, report in rows]
     write_text(ROOT / "docs" / "results.json", json.dumps(reports, indent=1) + "\n")
+
+
+def _blends(shipped: list[Entry], data: list[Path], lpips: LPIPS) -> None:
+    """The table and the picture of every pair of a PSNR and a GAN model, alpha from 0 to 1."""
+    pairs = {gan.name: SHIPPED / gan.path.name.replace("gan", "psnr") for gan in shipped if "gan" in gan.name}
+    curves = {name: _curve(psnr, psnr.with_stem(name), data, lpips) for name, psnr in pairs.items() if psnr.is_file()}
+    _fill(PAGE, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
+    _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
 
 
 def _having(data: list[Path], scale: int) -> list[Path]:
@@ -158,7 +161,7 @@ def _draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 def _fill(page: Path, part: str, content: str) -> None:
     """Put ``content`` between the two comments of ``page`` that name the part."""
-    begin, end = (f"<!-- {part}: {edge} (scripts/results.py) -->" for edge in ("begin", "end"))
+    begin, end = f"<!-- {part}: begin (scripts/results.py) -->", f"<!-- {part}: end -->"
     text = page.read_text(encoding="utf-8")
     if begin not in text or end not in text:
         raise EsrganError(f"{page} lacks the line {begin} or {end}; put both where the {part} belong")
