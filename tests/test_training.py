@@ -18,7 +18,7 @@ from esrgan.objectives import psnr_objective
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
 from esrgan.stages import cast, photos, pretrain
-from esrgan.training import Game, fit, stopping, train_steps
+from esrgan.training import Game, fit, train_steps
 
 
 def player(**options):
@@ -136,14 +136,6 @@ def stop_after(log, number):
             os.kill(os.getpid(), number)
             return
         time.sleep(0.001)
-
-
-def test_a_second_signal_stops_at_once():
-    with stopping() as asked:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked == ["SIGINT"]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_player_with_muon_and_clipping_trains_in_both_stages(tmp_path):

@@ -1,12 +1,8 @@
 """The loop of both stages."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -24,6 +20,7 @@ from esrgan.pace import Pace
 from esrgan.players import Average, Player
 from esrgan.plots import draw_curves
 from esrgan.run_dir import Progress, Row, RunDir
+from esrgan.stopping import stopping
 from esrgan.track import balance, verdict
 
 CHECK_EVERY = 10  # steps; asking the device more often would make it wait
@@ -275,27 +272,6 @@ class _Clock:
         speed = (number - self.number) / max(1e-9, time.perf_counter() - self.start)
         self.restart(number)
         return speed
-
-
-@contextmanager
-def stopping() -> Iterator[list[str]]:
-    """A list that the first SIGINT or SIGTERM fills with its name; the second stops the program at once."""
-    asked: list[str] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():  # Python hears signals in the main thread alone
-        yield asked
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _bar(shown: bool) -> Bar:
