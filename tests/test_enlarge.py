@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from esrgan.enlarge import HOLD_MOST, hold_colours
 from esrgan.kinds import upscale
@@ -49,6 +51,34 @@ def test_a_network_that_is_wide_off_stays_so():
     lr = torch.full((1, 3, 32, 32), 0.3)
     held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + HOLD_MOST + 0.1, 4)
     assert (held - 0.4).abs().max() < 1e-5
+
+
+def test_a_network_that_is_wide_off_stays_so_on_the_grain_of_photos_too():
+    lr = 0.3 + 0.2 * (coarse() - 0.5)
+    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + HOLD_MOST + 0.1, 4)
+    assert (mean_colours(held, 4) - mean_colours(lr)).min() > 0.07
+
+
+def checks(period: int = 2) -> np.ndarray:
+    y, x = np.mgrid[:48, :48]
+    return np.where((x + y) % period == 0, 255, 0).astype(np.uint8)
+
+
+DITHERED = {
+    "checks": checks(),
+    "sparse checks": checks(5),
+    "stripes": np.tile(np.array([0, 255], np.uint8), (48, 24)),
+    "red and green stripes": np.tile(np.array([[255, 0, 0], [0, 255, 0]], np.uint8), (48, 24, 1)),
+    **{f"grey {grey}": np.asarray(Image.new("L", (48, 48), grey).convert("1").convert("L")) for grey in (20, 64, 218)},
+}
+
+
+@pytest.mark.parametrize("model", ["lite_x4_gan", "lite_x4_psnr"])
+@pytest.mark.parametrize("name", DITHERED)
+def test_dithered_pictures_keep_their_mean_colour(model, name):
+    picture = DITHERED[name]
+    large = upscale(picture, Upscaler(model, device="cpu", precision="fp32"))  # raises where it is not held
+    assert np.abs(large.mean((0, 1)) - picture.mean((0, 1))).max() <= 2
 
 
 def test_held_colours_show_no_seams_between_tiles():

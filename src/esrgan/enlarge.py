@@ -25,7 +25,9 @@ Rows = NDArray[Any]
 
 FILL = 8  # LR pixels that colours spread into what is transparent
 CHUNK = 64  # rows resized at a time
-HOLD_MOST, HOLD_ROUNDS = 48 / 255, 6  # largest correction of a colour, and in how many rounds it is found
+HOLD_MOST, HOLD_ROUNDS = 48 / 255, 6  # largest correction of a plain colour, and in how many rounds it is found
+DITHER = 6  # times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos
+LEAST_SHARE = 1 / 8  # of an area, where the rest is black or white, that is taken to move with a correction
 REACH = 2  # LR pixels around an enlarged pixel that bound its opacity
 
 
@@ -140,19 +142,29 @@ def _rgb(upscaler: Upscaler, colour: Tensor, exact: bool) -> Tensor:
 def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
     """Bring ``sr`` back where its colour left that of ``lr``, (N, 3, h, w), over an area; elsewhere leave it alone.
 
-    Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, and noise by 20: they have seen
-    none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken away, smoothly, so that
-    no seam arises. A network that is off by more than that on the whole is broken, and stays so, to be refused.
+    Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, noise by 20 and dithered greys by
+    70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken
+    away, smoothly, so that no seam arises: at most ``HOLD_MOST``, and the more above that the more the area is dither.
+    A network that is off by more than that on the whole is broken, and stays so, to be refused.
     """
+    fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
+    most = HOLD_MOST + DITHER * _around(fine.square())
+    can_rise, can_fall = (_around(F.avg_pool2d(free.to(sr.dtype), scale)) for free in (sr < 1, sr > 0))
     first, total = sr, torch.zeros_like(lr)
-    for _ in range(HOLD_ROUNDS):  # more than one, as what clips at black or white moves less
-        off = F.avg_pool2d(lr - F.avg_pool2d(sr, scale), 9, stride=1, padding=4, count_include_pad=False)
+    for _ in range(HOLD_ROUNDS):
+        off = _around(lr - F.avg_pool2d(sr, scale))
         excess = off - off.clamp(-LEVEL, LEVEL)
         if not excess.any():
             break
-        total = (total + excess).clamp(-HOLD_MOST, HOLD_MOST)
+        share = torch.where(excess > 0, can_rise, can_fall)  # of the pixels; the rest clip, so that the mean moves less
+        total = (total + excess / share.clamp(min=LEAST_SHARE)).clamp(-most, most)
         sr = (first + F.interpolate(total, scale_factor=scale, mode="bilinear")).clamp(0, 1)
     return sr
+
+
+def _around(image: Tensor) -> Tensor:
+    """Means over 9 x 9 pixels."""
+    return F.avg_pool2d(image, 9, stride=1, padding=4, count_include_pad=False)
 
 
 def _highest(alpha: Tensor, size: tuple[int, int]) -> Tensor:
