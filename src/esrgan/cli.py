@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from esrgan import __version__
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 
 VERBS = {
     "upscale": ("commands_upscale:upscale_command", "Enlarge pictures: files, folders, or standard input."),
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error.__cause__, EsrganError) else 2
     except EsrganError as error:
         print(f"esrgan: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("esrgan: interrupted", file=sys.stderr)
         return 130

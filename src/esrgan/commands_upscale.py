@@ -19,6 +19,7 @@ FILES = Group("Files", sort_key=3)
 SPEED = Group("Speed and memory", sort_key=4)
 
 Positive = validators.Number(gt=0)
+Share = validators.Number(gte=0, lte=1)
 
 
 def _no_options(_: Any, inputs: list[Path]) -> None:
@@ -41,7 +42,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     megapixels: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
     transparency: Annotated[Literal["network", "bicubic"], Parameter(group=SIZE)] = "network",
     model: Annotated[str | None, Parameter(group=MODEL)] = None,
-    alpha: Annotated[float | None, Parameter(group=MODEL)] = None,
+    alpha: Annotated[float | None, Parameter(group=MODEL, validator=Share)] = None,
     psnr_model: Annotated[str | None, Parameter(group=MODEL)] = None,
     format_: Annotated[str | None, Parameter(name="--format", group=FILES)] = None,
     name: Annotated[str, Parameter(group=FILES)] = "{stem}_x{scale}",
@@ -54,7 +55,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     engine: Annotated[Literal["auto", "torch", "ncnn"], Parameter(group=SPEED)] = "auto",
     compile_: Annotated[bool, Parameter(name="--compile", group=SPEED, negative=())] = False,
     tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
-    overlap: Annotated[int, Parameter(group=SPEED)] = 16,
+    overlap: Annotated[int, Parameter(group=SPEED, validator=validators.Number(gte=0))] = 16,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
 ) -> int:
     """Enlarge pictures; everything about them but the size stays: profile, EXIF, 16 bits, transparency, frames.
@@ -89,6 +90,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         verbose: Also say what runs where, and how long each picture took.
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
+    from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.folders import STDIO, Naming, Record, plan, remove_leftovers  # noqa: PLC0415
     from esrgan.memory import keep_buffers  # noqa: PLC0415
     from esrgan.picture_writer import find_format  # noqa: PLC0415
@@ -98,6 +100,11 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
     how = Enlargement(scale=scale, width=width, height=height, megapixels=megapixels, transparency=transparency)
     form = find_format(format_) if format_ else None
+    if psnr_model and alpha is None:
+        raise UsageError("--psnr-model needs --alpha")
+    if compare and out == STDIO:
+        raise UsageError("--compare writes a file of its own; it cannot go with standard output")
+    _check_tile(tile, overlap)
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     upscaler, key = _load(model, alpha, psnr_model, scale,
                           {"device": device, "precision": precision, "tile": tile, "overlap": overlap,
@@ -114,6 +121,17 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if verbose:
         print(f"{len(todo.jobs)} pictures; {upscaler.about}", file=sys.stderr)
     return _run(runner, todo, report=json, verbose=verbose)
+
+
+def _check_tile(tile: int | None, overlap: int) -> None:
+    from esrgan.errors import EsrganError, UsageError  # noqa: PLC0415
+    from esrgan.tiling import spans  # noqa: PLC0415 - torch
+
+    try:
+        if tile:
+            spans(1, tile, overlap)
+    except EsrganError as error:
+        raise UsageError(str(error)) from error
 
 
 def _load(

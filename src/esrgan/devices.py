@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -17,7 +17,8 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device called ``name`` (cpu, cuda, cuda:1, mps); with ``auto`` the fastest one here.
 
     Raises:
-        EsrganError: Unknown, or not on this machine.
+        UsageError: No such device.
+        EsrganError: Not on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -25,6 +26,9 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device {name!r}; try --device auto or cpu (or cuda, cuda:1, mps)") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esrgan.enlarge import Pixels, Rows, Transparency, enlarged
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture, RowReader
 from esrgan.picture_writer import Format, write_rows
 from esrgan.upscaler import Upscaler
@@ -35,11 +35,11 @@ class Enlargement:
     def __post_init__(self) -> None:
         given = [self.scale is not None, self.width is not None or self.height is not None, self.megapixels is not None]
         if sum(given) > 1:
-            raise EsrganError("give one of scale, width and height, or megapixels, not several")
+            raise UsageError("give one of scale, width and height, or megapixels, not several")
         for name in ("scale", "width", "height", "megapixels"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise EsrganError(f"{name} is {value}; it must be above 0")
+                raise UsageError(f"{name} is {value}; it must be above 0")
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
         """Rows and columns of the result for a picture of ``height`` x ``width``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan.enlarge_file import Enlargement
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.images import read_list, walk
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.picture_writer import FORMATS, Format, fit_format, suffix_for
@@ -76,9 +76,11 @@ class Naming:
         try:
             name = self.pattern.format(stem="a", scale="4")
         except (KeyError, IndexError, ValueError) as error:
-            raise EsrganError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
+            raise UsageError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
         if not name or "/" in name or "\0" in name or name in (".", ".."):
-            raise EsrganError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
+            raise UsageError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
+        if self.form and self.single and self.out != STDIO and self.out.suffix.lower() not in self.form.suffixes:
+            raise UsageError(f"{self.out} is no name for {self.form.name.upper()}; leave --format out, or change one")
 
     @property
     def single(self) -> bool:
@@ -116,15 +118,15 @@ def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
     Pictures that cannot be opened, and folders that cannot be read, are failures of their own; the rest goes on.
 
     Raises:
-        EsrganError: An input that is not there, no picture at all, or results that would overwrite each other or an
-            input.
+        EsrganError: An input that is not there, or no picture at all.
+        UsageError: Results that would overwrite each other or an input.
     """
     made = Plan()
     found = dict.fromkeys(_pictures(inputs, naming.root, made.failures))
     if not found and not made.failures:
         raise EsrganError(f"no pictures in {', '.join(map(name_of, inputs))}")
     if naming.single and len(found) > 1:
-        raise EsrganError(f"{len(found)} pictures cannot all be written to {naming.out}; let --out name a folder")
+        raise UsageError(f"{len(found)} pictures cannot all be written to {naming.out}; let --out name a folder")
     for source, folder in found:
         try:
             made.jobs.append(_job(source, folder, naming))
@@ -174,14 +176,14 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     for job in jobs:
         other = targets.setdefault(job.target, job.source)
         if other != job.source:
-            raise EsrganError(
+            raise UsageError(
                 f"{other} and {job.source} would both become {job.target};"
                 " use --name, another --format, or run them apart with different --out"
             )
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target != STDIO and job.target.resolve() in sources:
-            raise EsrganError(f"{job.target} is an input and would be overwritten; choose another --out or --name")
+            raise UsageError(f"{job.target} is an input and would be overwritten; choose another --out or --name")
 
 
 class Record:

@@ -13,7 +13,7 @@ import pyvips
 from numpy.typing import NDArray
 
 from esrgan import iptc
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture, reason
 from esrgan.tiff_tags import add_exif
 
@@ -63,7 +63,7 @@ def find_format(name: str) -> Format:
     """The format called ``name``: its name or one of its suffixes, with or without the dot.
 
     Raises:
-        EsrganError: Unknown, or not writable here.
+        UsageError: Unknown, or not writable here.
     """
     wanted = name.lower().lstrip(".")
     for form in FORMATS.values():
@@ -72,7 +72,7 @@ def find_format(name: str) -> Format:
                 break
             return form
     can = ", ".join(form.name for form in FORMATS.values() if form.writable)
-    raise EsrganError(f"the format {name!r} cannot be written here; choose one of {can}")
+    raise UsageError(f"the format {name!r} cannot be written here; choose one of {can}")
 
 
 def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -> tuple[Format, tuple[str, ...]]:
