@@ -85,3 +85,12 @@ def test_a_toml_key_that_does_not_exist_is_named(capsys, tmp_path, monkeypatch):
 def test_torchrun_can_start_the_module():
     done = subprocess.run([sys.executable, "-m", "esrgan", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.1.0"
+
+
+def test_an_interrupt_is_said_and_exits_with_130(capsys, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esrgan.commands_library.list_command", interrupted)
+    assert main(["models"]) == 130
+    assert "interrupted" in capsys.readouterr().err

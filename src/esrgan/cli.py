@@ -35,6 +35,7 @@ def build_app() -> App:
         help="Enlarge pictures with ESRGAN, and train your own networks.",
         version=__version__,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # ``main`` says it
     )
     _add(app, VERBS)
     models = App(name="models", help="The models at hand, and moving them about.", result_action="return_value")

@@ -61,15 +61,13 @@ def write_rgb(image: Tensor, path: Path) -> None:
         raise EsrganError(f"{path}: not written, because the picture has values that are not finite")
     levels = (image.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
     picture = pyvips.Image.new_from_array(levels.permute(1, 2, 0).contiguous().numpy(), interpretation="srgb")
+    options = {"Q": 95, "subsample_mode": "off"} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    try:
+        content = picture.write_to_buffer(path.suffix.lower(), **options)
+    except pyvips.Error as error:
+        raise EsrganError(f"cannot write {path}: {reason(error)}") from error
     with replacing(path) as temporary:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            options = {"Q": 95, "subsample_mode": "off"} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-            picture.write_to_target(pyvips.Target.new_to_descriptor(descriptor), path.suffix.lower(), **options)
-        except pyvips.Error as error:
-            raise EsrganError(f"cannot write {path}: {reason(error)}") from error
-        finally:
-            os.close(descriptor)
+        temporary.write_bytes(content)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -15,11 +15,11 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -104,7 +104,7 @@ class RunDir:
             return
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            lock = (run.path / "lock").open("a+")
+            lock = (run.path / "lock").open("a+b", buffering=0)
         except OSError as error:
             raise EsrganError(f"cannot write to the run folder {run.path} ({error.strerror}); use --run-dir") from error
         with lock:
@@ -164,16 +164,13 @@ class RunDir:
         buffer = io.BytesIO()
         torch.save(canonical(state), buffer)
         path = self.path / ("state-best.pt" if best else STATES[0])
-        try:
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                file.write(hashlib.sha256(buffer.getbuffer()).digest())
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-                if path.exists() and not best:
-                    path.replace(self.path / STATES[1])
-        except EsrganError as error:
-            raise EsrganError(f"{error}; what was saved before is intact: the same command goes on from it") from error
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+            if path.exists() and not best:
+                path.replace(self.path / STATES[1])
 
     def restore(
         self, players: dict[str, Player], average: Average | None, *, resume: Literal["last", "best"] = "last"
@@ -269,7 +266,7 @@ def _append(path: Path, line: str) -> None:
             file.flush()
             os.fsync(file.fileno())  # a state never is on the disk before the lines that led to it
     except OSError as error:
-        raise EsrganError(f"cannot write {path}: {error.strerror or error}; the last saved state is intact") from error
+        raise EsrganError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def as_text(row: Row) -> str:
@@ -315,7 +312,7 @@ def _numbers(values: dict[str, float | None]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
 
 
-def _hold(lock: TextIO, path: Path) -> None:
+def _hold(lock: BinaryIO, path: Path) -> None:
     """Lock the run folder for this process, or say who has it."""
     try:
         import fcntl  # noqa: PLC0415 - not on Windows, where nothing guards against two runs in one folder
@@ -325,10 +322,10 @@ def _hold(lock: TextIO, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.seek(0)
-        who = lock.read().strip() or "unknown"
+        who = lock.read().decode().strip() or "unknown"
         raise EsrganError(
             f"{path} is in use by another process (number {who}); wait for it, or use another --run-dir"
         ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with suppress(OSError):  # on a full disk only the number is missing; what matters will say so
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())

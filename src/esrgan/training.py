@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -108,6 +109,18 @@ class Game:
             yield step, to_unit(lr, device), to_unit(hr, device)
 
 
+@contextmanager
+def _reassuring() -> Iterator[None]:
+    """Add to an error of writing that nothing is lost."""
+    try:
+        yield
+    except EsrganError as error:
+        if isinstance(error.__cause__, OSError):
+            raise EsrganError(f"{error}; what was saved before is intact: the same command goes on from it") from error
+        raise
+
+
+@_reassuring()
 def fit(config: RunConfig, run: RunDir, game: Game) -> None:
     """Train from the run folder's state to the last step, logging, validating and saving on the way.
 
