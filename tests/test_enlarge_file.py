@@ -94,6 +94,18 @@ def test_a_resolution_of_no_unit_keeps_its_number(upscaler):
     assert [round(dpi) for dpi in out.info["dpi"]] == [300, 300]
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP"])
+def test_no_resolution_is_invented_in_a_tiff(upscaler, kind):
+    pages = {"save_all": True, "append_images": [photo().rotate(180)]} if kind == "TIFF" else {}
+    out = enlarged(upscaler, saved(photo(), kind, **pages), format="tiff")
+    for page in range(out.n_frames):
+        out.seek(page)
+        out.load()
+        assert not {282, 283, 296} & set(out.tag_v2)
+    stated = enlarged(upscaler, saved(photo(), "TIFF", dpi=(72, 72)))
+    assert [round(float(dpi)) for dpi in stated.info["dpi"]] == [72, 72]
+
+
 def test_xmp_stays(upscaler):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about>me</about></x:xmpmeta>'
     for kind in ("JPEG", "WEBP"):

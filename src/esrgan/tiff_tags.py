@@ -16,6 +16,7 @@ DESCRIPTIVE = frozenset({269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 400
 """Document, description, make, model, page, software, date, artist, computer, copyright, and Windows' own five."""
 DROPPED = frozenset({40960 + 2, 40960 + 3, 40965})  # width and height before, and a pointer we do not follow
 PHOTOMETRIC, BITS, RGB = 262, 258, 2
+RESOLUTION = frozenset({282, 283, 296})  # pixels per unit, across and down, and the unit
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 5: 4, 10: 4, 11: 4, 13: 4, 12: 8, 16: 8, 17: 8, 18: 8}  # what has a byte order
 MOST_BYTES = 1 << 20  # of one tag
@@ -140,6 +141,26 @@ def add_exif(file: BinaryIO, exif: bytes, more: Tags | None = None) -> None:
     place = _append(file, layout, main, details, gps, old, following)
     file.seek(8 if layout.big else 4)
     file.write(struct.pack(f"<{layout.offset}", place))
+
+
+def remove_tags(file: BinaryIO, tags: frozenset[int]) -> None:
+    """Take ``tags`` out of every directory of a finished TIFF file, open for reading and writing, in their place."""
+    file.seek(0)
+    layout = Layout.of(file.read(4))
+    size, head = (20, 8) if layout.big else (12, 2)
+    place = layout.first(file)
+    while place:
+        fields = [(tag, field) for tag, *_, field in layout.entries(file, place)]
+        kept = b""
+        for tag, field in fields:
+            file.seek(field - (size - struct.calcsize(layout.offset)))
+            kept += file.read(size) * (tag not in tags)
+        file.seek(place + head + size * len(fields))
+        following = layout.take(file, layout.offset)
+        file.seek(place)
+        file.write(struct.pack(f"{layout.order}{'Q' if layout.big else 'H'}", len(kept) // size) + kept)
+        file.write(struct.pack(f"{layout.order}{layout.offset}", following))
+        place = following
 
 
 def _append(
