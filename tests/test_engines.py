@@ -1,13 +1,14 @@
 import math
+import re
 
 import pytest
 import torch
 
 from esrgan.config import GeneratorConfig
 from esrgan.devices import bf16_is_fast
-from esrgan.engines import Ncnn, pick_engine
+from esrgan.engines import BySize, Ncnn, OpenVINO, Torch, pick_engine
 from esrgan.errors import EsrganError
-from esrgan.generator import Generator
+from esrgan.generator import Generator, activate, conv_activated
 from esrgan.parity import made_picture
 from esrgan.upscaler import Upscaler
 
@@ -38,20 +39,33 @@ def made(config):
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
-def test_ncnn_gives_the_same_picture_as_torch_by_the_same_tiles(config):
+@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+def test_an_engine_gives_the_same_picture_as_torch_by_the_same_tiles(engine, config):
+    pytest.importorskip(engine)
     network, image = made(config), made_picture(101, 87)
     ours, theirs = (
-        Upscaler(network, device="cpu", precision="fp32", engine=name, tile=64) for name in ("torch", "ncnn")
+        Upscaler(network, device="cpu", precision="fp32", engine=name, tile=64) for name in ("torch", engine)
     )
-    assert theirs.about.startswith(f"x{config.scale} by ncnn on cpu in float32")
+    assert re.match(f"x{config.scale} by {engine} on cpu in float32", theirs.about, re.IGNORECASE)
     assert psnr(ours(image), theirs(image)) > 80
 
 
 @pytest.mark.skipif(not bf16_is_fast(), reason="emulated here")
-def test_ncnn_in_bf16_stays_within_50_db():
+@pytest.mark.parametrize("engine", ["torch", "ncnn", "openvino"])
+def test_bf16_stays_within_50_db(engine):
+    if engine != "torch":
+        pytest.importorskip(engine)
     network, image = made(SHAPES[0]), made_picture(96, 80)
-    exact = Upscaler(network, device="cpu", precision="fp32", engine="torch")
-    assert psnr(Upscaler(network, device="cpu", precision="bf16", engine="ncnn")(image), exact(image)) > 50
+    run = pick_engine(engine, network, device="cpu", precision="bf16")
+    with torch.inference_mode():
+        assert 50 < psnr(run(image, torch.bfloat16), network(image)) < 75  # not redone in fp32
+
+
+def test_a_convolution_fused_with_its_activation_gives_the_same():
+    layer = torch.nn.Conv2d(5, 7, 3, padding=1).bfloat16().requires_grad_(False)
+    x = torch.randn(2, 5, 9, 11).bfloat16()
+    with torch.inference_mode():
+        assert torch.allclose(conv_activated(layer, x), activate(layer(x)), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.skipif("not ncnn.get_gpu_count()")
@@ -63,23 +77,47 @@ def test_vulkan_gives_the_same_picture(precision):
     assert psnr(vulkan(image), Upscaler(network, device="cpu", precision="fp32", engine="torch")(image)) > 50
 
 
-def test_a_network_changed_later_does_not_change_a_loaded_engine():
+@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+def test_a_network_changed_later_does_not_change_a_loaded_engine(engine):
+    pytest.importorskip(engine)
     network, image = made(SHAPES[0]), made_picture(32, 32)
-    upscaler = Upscaler(network, device="cpu", engine="ncnn")
+    upscaler = Upscaler(network, device="cpu", engine=engine)
     before = upscaler(image)
     with torch.no_grad():
         network.conv_last.weight.mul_(2)
     assert torch.equal(upscaler(image), before)
 
 
-def test_auto_takes_ncnn_on_a_cpu_without_fast_bf16_only(monkeypatch):
+@pytest.mark.parametrize(
+    ("fast_bf16", "installed", "precision", "taken"),
+    [
+        (True, ("ncnn", "openvino"), "auto", BySize),
+        (True, ("ncnn",), "auto", Torch),
+        (True, ("ncnn", "openvino"), "fp32", Torch),
+        (False, ("ncnn", "openvino"), "auto", Ncnn),
+        (False, ("openvino",), "auto", BySize),
+        (False, (), "auto", Torch),
+        (False, ("ncnn",), "bf16", Torch),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_installed(fast_bf16, installed, precision, taken, monkeypatch):
+    monkeypatch.setattr("esrgan.engines.bf16_is_fast", lambda: fast_bf16)
+    monkeypatch.setattr("esrgan.devices.bf16_is_fast", lambda: fast_bf16)
+    for module in ("engines", "openvino_network"):
+        monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda name: name in installed or None)
+    assert type(pick_engine("auto", made(SHAPES[0]), device="cpu", precision=precision)) is taken
+    assert type(pick_engine("torch", made(SHAPES[0]), device="cpu", precision=precision)) is Torch
+
+
+def test_small_tiles_do_not_load_openvino():
     network = made(SHAPES[0])
-    fast = pick_engine("auto", network, device="cpu", precision="auto")
-    assert isinstance(fast, Ncnn) != bf16_is_fast()
-    monkeypatch.setattr("esrgan.engines.bf16_is_fast", lambda: False)
-    assert isinstance(pick_engine("auto", network, device="cpu", precision="fp32"), Ncnn)
-    assert not isinstance(pick_engine("auto", network, device="cpu", precision="bf16"), Ncnn)
-    assert not isinstance(pick_engine("torch", network, device="cpu", precision="fp32"), Ncnn)
+    torch_only, openvino = Torch(network, torch.device("cpu"), torch.float32), pytest.importorskip("openvino")
+    engine = BySize(torch_only, OpenVINO(network, torch.float32))
+    small, large = (made_picture(side, side) for side in (127, 128))
+    assert torch.equal(engine(small, torch.float32), torch_only(small, torch.float32))
+    assert not engine.large._ready
+    assert psnr(engine(large, torch.float32), torch_only(large, torch.float32)) > 80
+    assert isinstance(engine.large._ready[torch.float32], openvino.InferRequest)
 
 
 class Own(Generator):
@@ -89,11 +127,13 @@ class Own(Generator):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "tensorrt"}, "auto, torch or ncnn"),
+        ({"engine": "tensorrt"}, "auto, torch, ncnn or openvino"),
         ({"engine": "torch", "device": "vulkan"}, "torch does not run on Vulkan"),
         ({"engine": "ncnn", "precision": "fp16"}, "precision is auto, fp32, bf16, not fp16"),
         ({"engine": "ncnn", "device": "meta"}, "cpu or vulkan, not meta"),
         ({"engine": "ncnn", "compiled": True}, "--compile is for torch"),
+        ({"engine": "openvino", "device": "vulkan"}, "openvino does not run on Vulkan"),
+        ({"engine": "openvino", "device": "meta"}, "--device cpu, not meta"),
     ],
 )
 def test_what_an_engine_cannot_do_is_said_at_once(options, words):

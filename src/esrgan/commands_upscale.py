@@ -52,7 +52,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     limit_pixels: Annotated[int, Parameter(group=FILES, validator=Positive)] = 300_000_000,
     device: Annotated[str, Parameter(group=SPEED)] = "auto",
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=SPEED)] = "auto",
-    engine: Annotated[Literal["auto", "torch", "ncnn"], Parameter(group=SPEED)] = "auto",
+    engine: Annotated[Literal["auto", "torch", "ncnn", "openvino"], Parameter(group=SPEED)] = "auto",
     compile_: Annotated[bool, Parameter(name="--compile", group=SPEED, negative=())] = False,
     tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
     overlap: Annotated[int, Parameter(group=SPEED, validator=validators.Number(gte=0))] = 16,
@@ -83,7 +83,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         limit_pixels: Refuse pictures with more than this, as decompression bombs.
         device: auto, cpu, cuda, cuda:1, mps, or vulkan: ncnn on any GPU that has a driver for it.
         precision: Arithmetic of the network; auto takes the fastest that is safe on the device.
-        engine: What runs the network: torch or ncnn; auto takes ncnn, where installed, on CPUs without fast bf16.
+        engine: What runs the network; auto: the fastest that is installed.
         compile_: Let torch compile the network: up to minutes at the start, for many pictures on a GPU.
         tile: Side of the largest square the network gets at once, in pixels; smaller needs less memory.
         overlap: Pixels read around every tile, so that no seam shows.

@@ -1,25 +1,26 @@
-"""What runs a network: torch, or ncnn with its Winograd kernels on the CPU and Vulkan on any GPU."""
+"""What runs a network: torch anywhere, OpenVINO or ncnn on the CPU, ncnn by Vulkan on any GPU."""
 
 import copy
-import tempfile
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast, get_args
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.ncnn_engine import Ncnn
+from esrgan.openvino_network import OpenVINO
 from esrgan.other_network import OtherNetwork
 
-EngineName = Literal["auto", "torch", "ncnn"]
+EngineName = Literal["auto", "torch", "ncnn", "openvino"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
 VULKAN = "vulkan"
+SMALL_TILE = 128 * 128
+"""LR pixels."""
 Network = Generator | OtherNetwork
 
 
@@ -70,74 +71,19 @@ def _explained(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
         raise EsrganError(f"torch cannot compile the network here ({reason}); leave --compile out") from error
 
 
-class Ncnn:
-    """A network run by ncnn; pictures come from and go to the CPU's memory.
+class BySize:
+    """Torch for small tiles, which are done before OpenVINO is loaded, and OpenVINO for the others."""
 
-    Args:
-        network: Written out for ncnn as it is now.
-        dtype: Its usual arithmetic.
-        vulkan: On the GPU that Vulkan finds first, else on the CPU.
-
-    Raises:
-        EsrganError: ncnn is not installed, or finds no GPU.
-    """
-
-    def __init__(self, network: Generator, dtype: torch.dtype, *, vulkan: bool) -> None:
-        self.network, self.dtype, self.vulkan = network, dtype, vulkan
-        self.device = torch.device("cpu")
-        self._ncnn = _import_ncnn()
-        where = "cpu"
-        if vulkan:
-            if not self._ncnn.get_gpu_count():
-                raise EsrganError("ncnn finds no GPU with a Vulkan driver here; install the driver, or --device cpu")
-            where = f"vulkan ({self._ncnn.get_gpu_info(self._ncnn.get_default_gpu_index()).device_name()})"
-        self.about = f"by ncnn on {where}"
-        self._ready: dict[torch.dtype, Any] = {}
-        self._lock = threading.Lock()
+    def __init__(self, small: Torch, large: OpenVINO) -> None:
+        self.small, self.large = small, large
+        self.device, self.dtype, self.about = large.device, large.dtype, large.about
 
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         """Enlarge (N, 3, h, w) on the CPU; the result is float32, made in ``dtype``."""
-        net, side = self._net(dtype), self.network.config.unshuffle
-        height, width = lr.shape[-2:]
-        lr = F.pad(lr, (0, -width % side, 0, -height % side), mode="reflect")
-        sr = torch.stack([self._one(net, picture) for picture in lr])
-        return sr[..., : height * self.network.scale, : width * self.network.scale]
-
-    def _one(self, net: Any, lr: Tensor) -> Tensor:
-        data = np.ascontiguousarray(lr.numpy())  # ncnn reads it with the strides of such an array, whatever it has
-        aligned = self._ncnn.Mat(data).clone()  # layers that change their input crash on other memory
-        with net.create_extractor() as extractor:
-            failed = extractor.input("data", aligned)
-            if not failed:
-                failed, sr = extractor.extract("output")
-            if failed:
-                raise torch.OutOfMemoryError(f"ncnn is out of memory ({failed})")  # all else fails when it loads
-            return torch.from_numpy(np.array(sr))
-
-    def _net(self, dtype: torch.dtype) -> Any:
-        with self._lock:
-            if dtype not in self._ready:
-                self._ready[dtype] = self._load(dtype)
-            return self._ready[dtype]
-
-    def _load(self, dtype: torch.dtype) -> Any:
-        from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415 - needed only here
-
-        net = self._ncnn.Net()
-        net.opt.use_vulkan_compute = self.vulkan
-        net.opt.num_threads = torch.get_num_threads()
-        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
-            setattr(net.opt, f"use_{option}", dtype == torch.float16)
-        net.opt.use_bf16_storage = dtype == torch.bfloat16
-        with tempfile.TemporaryDirectory() as folder:
-            param, binary = Path(folder) / "network.param", Path(folder) / "network.bin"
-            write_ncnn(self.network, param, binary)
-            if net.load_param(str(param)) or net.load_model(str(binary)):
-                raise EsrganError("ncnn cannot load this network; use --engine torch")
-        return net
+        return (self.small if lr.shape[-2] * lr.shape[-1] < SMALL_TILE else self.large)(lr, dtype)
 
 
-Engine = Torch | Ncnn
+Engine = Torch | Ncnn | OpenVINO | BySize
 
 
 def pick_engine(
@@ -145,46 +91,54 @@ def pick_engine(
 ) -> Engine:
     """What runs ``network`` on ``device``; with ``auto`` the fastest thing that is installed.
 
-    That is torch, except on Vulkan, and except for fp32 on a CPU without fast bf16: there ncnn's Winograd kernels are
-    faster, if it is installed.
+    That is torch, except on Vulkan, and except on a CPU: there OpenVINO is faster in bf16, and in fp32, for CPUs
+    without fast bf16, ncnn with its Winograd kernels, then OpenVINO.
 
     Raises:
         EsrganError: An unknown engine, or one that is not here or cannot do what is asked.
     """
-    if engine not in ("auto", "torch", "ncnn"):
-        raise EsrganError(f"engine is {engine!r}; it must be auto, torch or ncnn")
-    obstacle = _obstacle(network, device, precision, compiled=compiled)
-    if device == VULKAN or engine == "ncnn":
-        if engine == "torch":
-            raise EsrganError("torch does not run on Vulkan; use --engine ncnn, or another --device")
+    if engine not in ENGINES:
+        raise EsrganError(f"engine is {engine!r}; it must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if device == VULKAN and engine not in ("auto", "ncnn"):
+        raise EsrganError(f"{engine} does not run on Vulkan; use --engine ncnn, or another --device")
+    name: str = "ncnn" if device == VULKAN else engine
+    obstacle = _obstacle(name, network, device, precision, compiled=compiled)
+    if name in ("ncnn", "openvino"):
         if obstacle:
-            raise EsrganError(f"ncnn cannot do this: {obstacle}")
-        usual = "fp16" if device == VULKAN else "fp32"
-        dtype = DTYPES[usual if precision == "auto" else precision]
+            raise EsrganError(f"{name} cannot do this: {obstacle}")
+        dtype = _usual(name, device) if precision == "auto" else DTYPES[precision]
+    else:
+        where = pick_device(device)
+        dtype = pick_precision(precision, where)
+        if name == "auto":
+            name = "torch" if obstacle or where.type != "cpu" else _fastest(dtype)
+    if name == "ncnn":
         return Ncnn(cast(Generator, network), dtype, vulkan=device == VULKAN)
-    where = pick_device(device)
-    dtype = pick_precision(precision, where)
-    slow = where.type == "cpu" and dtype == torch.float32 and not bf16_is_fast()
-    if engine == "auto" and slow and not obstacle and find_spec("ncnn"):
-        return Ncnn(cast(Generator, network), dtype, vulkan=False)
+    if name == "openvino":
+        large = OpenVINO(cast(Generator, network), dtype)
+        return BySize(Torch(network, large.device, dtype), large) if engine == "auto" else large
     return Torch(network, where, dtype, compiled=compiled)
 
 
-def _obstacle(network: Network, device: str, precision: Precision, *, compiled: bool) -> str | None:
-    """Why ncnn cannot be used, if it cannot."""
+def _usual(name: str, device: str) -> torch.dtype:
+    if device == VULKAN:
+        return torch.float16
+    return torch.bfloat16 if name == "openvino" and bf16_is_fast() else torch.float32
+
+
+def _fastest(dtype: torch.dtype) -> str:
+    """Of what is installed, on a CPU; fp32 that is asked for where bf16 is faster is for exactness, and torch's."""
+    choices = {torch.bfloat16: ("openvino",), torch.float32: () if bf16_is_fast() else ("ncnn", "openvino")}
+    return next((name for name in choices.get(dtype, ()) if find_spec(name)), "torch")
+
+
+def _obstacle(name: str, network: Network, device: str, precision: Precision, *, compiled: bool) -> str | None:
+    """Why an engine other than torch cannot be used, if it cannot."""
     if type(network) is not Generator:
         return "it runs ESRGAN networks only; use --engine torch"
     if device not in ("auto", "cpu", VULKAN):
-        return f"it runs on --device cpu or vulkan, not {device}"
+        return f"it runs on --device cpu{' or vulkan' if name == 'ncnn' else ''}, not {device}"
     possible = ("auto", "fp32", "fp16" if device == VULKAN else "bf16")
     if precision not in possible:
         return f"on {device} its --precision is {', '.join(possible)}, not {precision}"
     return "--compile is for torch" if compiled else None
-
-
-def _import_ncnn() -> Any:
-    try:
-        import ncnn  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise EsrganError("this needs ncnn, which is not installed: pip install 'esrgan[ncnn]'") from error
-    return ncnn

@@ -17,6 +17,7 @@ from esrgan.files import write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
+from esrgan.openvino_network import import_openvino, openvino_network
 from esrgan.parity import Parity, Run, compare, require
 
 EXAMPLE = (1, 3, 24, 32)
@@ -141,19 +142,14 @@ def load_onnx(path: Path) -> Run:
 
 def write_openvino(generator: Generator, path: Path, *, half: bool) -> None:
     """Write an OpenVINO network, ``.xml`` and ``.bin``; with ``half`` only its weights are fp16."""
-    openvino = engine("openvino", "openvino")
-    traced = trace(generator)
-    program = torch.export.export(traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"])
-    model = openvino.convert_model(program)
-    model.inputs[0].set_names({"input"})
-    model.outputs[0].set_names({"output"})
+    openvino, model = import_openvino(), openvino_network(generator)
     model.set_rt_info(json.dumps(asdict(generator.config)), "esrgan")
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def load_openvino(path: Path) -> Run:
     """Run an OpenVINO network on the CPU, in fp32."""
-    compiled = engine("openvino", "openvino").Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda lr: torch.from_numpy(np.array(compiled(lr.numpy())[0]))
 
 

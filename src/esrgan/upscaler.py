@@ -40,7 +40,7 @@ class Upscaler:
         precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
         overlap: LR pixels read around every tile.
-        engine: What runs it: auto (the fastest that is installed), torch, ncnn.
+        engine: What runs it: auto (the fastest that is installed), torch, ncnn, openvino.
         compiled: Through ``torch.compile``.
 
     Raises:

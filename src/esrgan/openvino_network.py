@@ -1,0 +1,153 @@
+"""The networks in OpenVINO, built layer by layer from the weights in memory: to run them, and to write its files."""
+
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from esrgan.errors import EsrganError
+from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator
+from esrgan.graph import Graph
+
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""OpenVINO's names of the arithmetics that its CPU plugin is given here."""
+
+
+def import_openvino() -> Any:
+    """The module.
+
+    Raises:
+        EsrganError: It is not installed.
+    """
+    try:
+        return import_module("openvino")
+    except ImportError as error:
+        raise EsrganError("this needs openvino, which is not installed: pip install 'esrgan[openvino]'") from error
+
+
+class OpenVINO:
+    """A network run by OpenVINO on the CPU; pictures come from and go to the CPU's memory.
+
+    OpenVINO is loaded at the first tile, which takes half a second.
+
+    Args:
+        network: Its weights are read at the first tile.
+        dtype: Its usual arithmetic.
+
+    Raises:
+        EsrganError: OpenVINO is not installed.
+    """
+
+    def __init__(self, network: Generator, dtype: torch.dtype) -> None:
+        if find_spec("openvino") is None:
+            import_openvino()  # says so
+        self.network, self.dtype = network, dtype
+        self.device = torch.device("cpu")
+        self.about = "by OpenVINO on cpu"
+        self._ready: dict[torch.dtype, Any] = {}
+        self._lock = threading.Lock()  # a request serves one caller at a time
+
+    def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
+        """Enlarge (N, 3, h, w) on the CPU; the result is float32, made in ``dtype``."""
+        with self._lock:
+            try:
+                request = self._request(dtype)
+                request.infer([lr.contiguous().numpy()])
+                return torch.from_numpy(request.get_output_tensor(0).data.copy())
+            except RuntimeError as error:
+                if "alloc" in str(error):
+                    raise torch.OutOfMemoryError("OpenVINO is out of memory") from error
+                raise
+
+    def _request(self, dtype: torch.dtype) -> Any:
+        if dtype not in self._ready:
+            options = {
+                "INFERENCE_PRECISION_HINT": HINTS[dtype],
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            compiled = import_openvino().Core().compile_model(openvino_network(self.network), "CPU", options)
+            self._ready[dtype] = compiled.create_infer_request()
+        return self._ready[dtype]
+
+
+def openvino_network(generator: Generator) -> Any:
+    """An ``openvino.Model``: ``input`` (N, 3, height, width) to ``output``, sizes free, float32 in and out.
+
+    With pixel-unshuffle the edges are mirrored up to a whole number of pixel blocks, and the result is cut to size.
+    """
+    openvino = import_openvino()
+    graph = _Graph()
+    op, scale = graph.op, generator.scale
+    picture = op.parameter([-1, 3, -1, -1], np.float32, name="input")
+    picture.output(0).set_names({"input"})
+    if generator.config.unshuffle == 1:
+        result = graph.network(generator, picture)
+    else:
+        size = op.slice(op.shape_of(picture), graph.whole(2), graph.whole(4), graph.whole(1))
+        missing = op.floor_mod(op.negative(size), op.constant(np.int64(generator.config.unshuffle)))
+        padded = op.pad(picture, graph.whole(0, 0, 0, 0), op.concat([graph.whole(0, 0), missing], 0), "reflect")
+        stop = op.multiply(size, op.constant(np.int64(scale)))
+        enlarged = graph.network(generator, padded)
+        result = op.slice(enlarged, graph.whole(0, 0), stop, graph.whole(1, 1), graph.whole(2, 3))
+    result.output(0).set_names({"output"})
+    return openvino.Model([result], [picture], "esrgan")
+
+
+class _Graph(Graph[Any]):
+    def __init__(self) -> None:
+        self.op = import_module("openvino.opset13")
+
+    def number(self, value: float) -> Any:
+        return self.op.constant(np.float32(value))
+
+    def whole(self, *values: int) -> Any:
+        return self.op.constant(np.array(values, np.int64))
+
+    def conv(self, layer: nn.Module, x: Any, *, activated: bool = False, unshuffle: int = 1) -> Any:
+        assert isinstance(layer, nn.Conv2d)
+        if unshuffle > 1:
+            x = self.op.space_to_depth(x, "depth_first", unshuffle)
+        weight = _array(layer.weight)
+        pad, one = [weight.shape[-1] // 2] * 2, [1, 1]
+        x = self.op.convolution(x, self.op.constant(weight), one, pad, pad, one)
+        if layer.bias is not None:
+            x = self.op.add(x, self.op.constant(_array(layer.bias).reshape(1, -1, 1, 1)))
+        return self.op.prelu(x, self.number(NEGATIVE_SLOPE)) if activated else x
+
+    def concat(self, features: Sequence[Any]) -> Any:
+        return self.op.concat(list(features), 1)
+
+    def add(self, x: Any, y: Any) -> Any:
+        return self.op.add(x, y)
+
+    def scaled_add(self, new: Any, x: Any) -> Any:
+        return self.op.add(self.op.multiply(new, self.number(RESIDUAL_SCALE)), x)
+
+    def affine(self, x: Any, factor: float, offset: float) -> Any:
+        return self.op.add(self.op.multiply(x, self.number(factor)), self.number(offset))
+
+    def nearest(self, x: Any, factor: int) -> Any:
+        factors = self.op.constant(np.full(2, factor, np.float32))
+        return self.op.interpolate(
+            x, factors, "nearest", "scales", axes=self.whole(2, 3),
+            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        )  # fmt: skip
+
+    def shuffle(self, x: Any, factor: int) -> Any:
+        return self.op.depth_to_space(x, "depth_first", factor)
+
+    def prelu(self, x: Any, slope: Tensor) -> Any:
+        return self.op.prelu(x, self.op.constant(_array(slope)))
+
+    def tanh(self, x: Any) -> Any:
+        return self.op.tanh(x)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().float().contiguous().numpy()
