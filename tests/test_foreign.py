@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, read_header, save_model
+from esrgan.cli import main
 from esrgan.convert import old_name
 from esrgan.foreign import OtherArchitectureError
 from esrgan.generator import unshuffle
@@ -210,8 +212,29 @@ def test_weights_of_another_shape_than_the_rest_are_named(tmp_path: Path) -> Non
 def test_grey_networks_are_refused_with_the_reason(tmp_path: Path) -> None:
     weights = network().state_dict() | {"conv_first.weight": torch.zeros(8, 1, 3, 3)}
     torch.save(weights, tmp_path / "m.pth")
-    with pytest.raises(EsrganError, match="takes 1 channels and gives 3"):
+    with pytest.raises(EsrganError, match="not a network for RGB pictures: it takes 1 channels and gives 3"):
         load_model(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("names", ["basicsr", "old", "ncnn"])
+def test_networks_of_grey_and_of_four_channels_are_one_line_at_every_verb(
+    channels: int, names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = network()
+    net.conv_first, net.conv_last = torch.nn.Conv2d(channels, 8, 3, padding=1), torch.nn.Conv2d(8, channels, 3)
+    path = tmp_path / ("m.param" if names == "ncnn" else "m.pth")
+    if names == "ncnn":
+        write_ncnn(net, path, path.with_suffix(".bin"))
+    else:
+        torch.save(old(net) if names == "old" else net.state_dict(), path)
+    Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    for line in (f"convert {path} {tmp_path}/o.pth", f"models show {path}", f"upscale {tmp_path}/a.png --model {path}"):
+        assert main(line.split()) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"it takes {channels} channels and gives {channels}" in error
+        assert "choose an RGB model" in error
 
 
 def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:

@@ -108,10 +108,7 @@ def _infer(weights: dict[str, Tensor], path: Path) -> GeneratorConfig:
         raise EsrganError(f"{path}: its weights are not those of convolutions; the file is damaged")
     channels, inputs = first.shape[:2]
     unshuffle = math.isqrt(inputs // 3)
-    if inputs != 3 * unshuffle**2 or last.shape[0] != 3:
-        raise EsrganError(
-            f"{path}: its network takes {inputs} channels and gives {last.shape[0]}; only RGB is supported"
-        )
+    require_rgb(first, last, unshuffle, path)
     variant: Variant = "subpixel" if "prelu_up1.weight" in weights else "classic"
     inner = 2 ** len(ups)
     if variant == "subpixel" and len(ups) == 1:
@@ -128,6 +125,16 @@ def _infer(weights: dict[str, Tensor], path: Path) -> GeneratorConfig:
         unshuffle=unshuffle,
         plus="body.0.rdb1.conv1x1.weight" in weights,
     )
+
+
+def require_rgb(first: Tensor, last: Tensor, unshuffle: int, path: Path) -> None:
+    """Raise where a network, by its first and its last convolution, does not take RGB and give RGB."""
+    inputs, outputs = first.shape[1], last.shape[0]
+    if inputs != 3 * unshuffle**2 or outputs != 3:
+        raise EsrganError(
+            f"{path} is not a network for RGB pictures: it takes {inputs} channels and gives {outputs}, which is not"
+            " supported; choose an RGB model, which enlarges grey pictures and transparency too"
+        )
 
 
 def _one_network(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
