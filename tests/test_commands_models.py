@@ -57,6 +57,23 @@ def test_show_tells_network_licence_origin_and_speed(models: list[str], capsys: 
     assert "not stated in the file" in capsys.readouterr().out
 
 
+def test_a_scale_that_the_file_does_not_tell_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Generator(GeneratorConfig(scale=3, channels=8, growth=4, blocks=1))
+    torch.save(net.state_dict(), tmp_path / "m.pth")
+    assert main(["models", "show", str(tmp_path / "m.pth"), "--no-speed"]) == 0
+    assert "x2 (or x3" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "m.pth"), str(tmp_path / "m.safetensors"), "--scale", "3"]) == 0
+    assert "m.safetensors: esrgan, x3" in capsys.readouterr().out
+    assert main(["models", "show", str(tmp_path / "m.safetensors"), "--no-speed"]) == 0
+    assert "or x3" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["interpolate", "models push", "test", "data check", "pretrain", "train", "upscale"])
+def test_no_option_empties_a_list(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    assert "--empty" not in capsys.readouterr().out
+
+
 def test_models_of_two_dialects_blend(models: list[str], tmp_path: Path) -> None:
     out = tmp_path / "o.safetensors"
     assert main(["interpolate", models[0], models[1], "--alpha", "0.25", "--out", str(out)]) == 0

@@ -108,6 +108,27 @@ def test_weights_too_large_for_fp16_are_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "b.safetensors").exists()
 
 
+def test_an_x3_model_without_a_header_is_read_as_such_where_it_is_said(tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors", scale=3)
+    torch.save(net.state_dict(), tmp_path / "3x.pth")
+    assert load_model(tmp_path / "3x.pth").scale == 2
+    assert convert(tmp_path / "3x.pth", tmp_path / "b.safetensors", scale=3).scale == 3
+    lr = torch.rand(1, 3, 9, 11)
+    with torch.inference_mode():
+        assert torch.equal(load_model(tmp_path / "b.safetensors")(lr), net(lr))
+    assert convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", scale=3).scale == 3
+
+
+@pytest.mark.parametrize("shape", [{"scale": 4}, {"scale": 2}, {"scale": 2, "unshuffle": 2}])
+def test_a_scale_that_the_file_belies_is_refused(shape: dict[str, int], tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors", **shape)
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    headless = shape != {"scale": 2}  # which may be x3
+    with pytest.raises(EsrganError, match=f"holds an x{shape['scale']} network, not x3"):
+        convert(tmp_path / ("a.pth" if headless else "a.safetensors"), tmp_path / "b.safetensors", scale=3)
+    assert not (tmp_path / "b.safetensors").exists()
+
+
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a.safetensors")
     with pytest.raises(EsrganError, match="esrgan export"):

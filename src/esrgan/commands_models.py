@@ -13,6 +13,7 @@ def convert_command(
     *,
     to: Literal["esrgan", "basicsr", "old"] | None = None,
     half: Annotated[bool, Parameter(negative=())] = False,
+    scale: int | None = None,
     openmodeldb: Path | None = None,
 ) -> None:
     """Write a model file of any dialect in another, and prove that it is the same network.
@@ -23,13 +24,14 @@ def convert_command(
         to: esrgan: ours. basicsr: Real-ESRGAN's names, which nearly every program reads. old: the names of 2018.
             [esrgan for .safetensors, basicsr for .pth]
         half: Store 16-bit weights.
+        scale: The network's enlargement, where the file cannot tell: 3 for an x3 model, which else is taken for x2.
         openmodeldb: Also write the metadata that OpenModelDB wants, as JSON, to this file.
     """
     from esrgan.convert import convert  # noqa: PLC0415 - torch only when asked for
     from esrgan.openmodeldb import write_openmodeldb  # noqa: PLC0415
 
-    result = convert(_find(model), out, dialect=to, half=half)
-    print(f"{out}: {result.dialect}")
+    result = convert(_find(model), out, dialect=to, half=half, scale=scale)
+    print(f"{out}: {result.dialect}, x{result.scale}")
     for line in (*result.parity, *([result.note] if result.note else [])):
         print(f"  {line}")
     if openmodeldb:
@@ -64,7 +66,7 @@ def export_command(
 def interpolate_command(
     *models: str,
     alpha: float | None = None,
-    weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
     out: Path,
 ) -> None:
     """Blend networks of one family: a PSNR and a GAN model by --alpha, or several models by --weights.
@@ -112,7 +114,7 @@ def push_command(
     repository: str,
     /,
     *,
-    preview: tuple[Path, ...] = (),
+    preview: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     private: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Upload a model to the Hugging Face Hub, with a card made from its header.

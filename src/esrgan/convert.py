@@ -15,7 +15,7 @@ from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.generator import Generator
-from esrgan.model_file import load_model, read_model, save_model
+from esrgan.model_file import fill, load_model, read_model, save_model
 from esrgan.parity import Parity, compare, require
 
 Dialect = Literal["esrgan", "basicsr", "old"]
@@ -28,6 +28,7 @@ class Converted:
     """What became of a model file."""
 
     dialect: Dialect
+    scale: int
     parity: list[Parity]
     provenance: dict[str, Any]
     """What the source says of itself, also where the new file has no place for it."""
@@ -35,7 +36,9 @@ class Converted:
     """What the reader should know, if anything."""
 
 
-def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bool = False) -> Converted:
+def convert(
+    source: Path, out: Path, *, dialect: Dialect | None = None, half: bool = False, scale: int | None = None
+) -> Converted:
     """Write the model file ``source``, of any dialect, to ``out``, and prove that it is the same network.
 
     Args:
@@ -44,16 +47,17 @@ def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bo
         dialect: esrgan (ours, only ``.safetensors``), basicsr (Real-ESRGAN's names, read by nearly all programs), old
             (the 2018 names). None = esrgan for ``.safetensors``, basicsr for ``.pth``.
         half: Store fp16.
+        scale: Of the network, where the file cannot tell: the weights of x3 have the shapes of those of x2.
 
     Raises:
-        EsrganError: A network that the dialect cannot hold, or any trouble with the files.
+        EsrganError: Another scale than the weights have, a network that the dialect cannot hold, or bad files.
     """
     if out.suffix not in (".safetensors", ".pth"):
         raise EsrganError(f"{out} must end in .safetensors or .pth; `esrgan export` writes other formats")
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
     if dialect == "esrgan" and out.suffix != ".safetensors":
         raise EsrganError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
-    generator, provenance, note = load_model(source), provenance_of(source), ""
+    generator, provenance, note = load_scaled(source, scale), provenance_of(source), ""
     with replacing(out) as temporary:
         if dialect == "esrgan":
             save_model(generator, temporary, provenance=provenance, half=half)
@@ -64,7 +68,24 @@ def convert(source: Path, out: Path, *, dialect: Dialect | None = None, half: bo
             _write(widened(generator), dialect, temporary, half=half)
         parity = compare(generator, load_model(temporary))
         require(parity, half=half, what=out)
-    return Converted(dialect, parity, provenance, note)
+    return Converted(dialect, generator.scale, parity, provenance, note)
+
+
+def load_scaled(source: Path, scale: int | None) -> Generator:
+    """Like ``load_model``, but of a file that may be x2 or x3 the network is ``scale``.
+
+    Raises:
+        EsrganError: As ``load_model``; or the file is of another scale.
+    """
+    model = read_model(source)
+    found = model.header.config.scale
+    if scale in (None, found):
+        return load_model(source)
+    if not (model.may_be_x3 and scale == 3):
+        raise EsrganError(f"{source} holds an x{found} network, not x{scale}; leave --scale out")
+    generator = Generator(replace(model.header.config, scale=3), start="paper")
+    fill(generator, model.weights, source)
+    return generator.eval()
 
 
 def provenance_of(source: Path) -> dict[str, Any]:

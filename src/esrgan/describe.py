@@ -32,7 +32,7 @@ def describe(path: Path, *, speed: bool = True) -> dict[str, str]:
         "dialect": model.dialect,
         "stored": model.storage,
         "network": network(config),
-        "scale": f"x{config.scale}",
+        "scale": f"x{config.scale}" + " (or x3: then esrgan convert --scale 3)" * model.may_be_x3,
         "parameters": f"{parameters:,}",
         "work": f"{megaflops(config):,.1f} MFLOP per pixel of the input",
     }

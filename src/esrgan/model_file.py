@@ -44,6 +44,13 @@ class ModelFile(NamedTuple):
     storage: str
     """How the weights are stored, for people: "pth, float32"."""
 
+    @property
+    def may_be_x3(self) -> bool:
+        """Whether it is taken for x2 only because nothing in the file tells: x3 has weights of the same shapes."""
+        config = self.header.config
+        told = self.dialect in ("esrgan", "ncnn") or config.variant == "subpixel"
+        return not told and (config.scale, config.unshuffle) == (2, 1)
+
 
 def save_model(
     generator: Generator,
