@@ -95,15 +95,25 @@ def test_a_resolution_of_no_unit_keeps_its_number(upscaler):
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP"])
-def test_no_resolution_is_invented_in_a_tiff(upscaler, kind):
-    pages = {"save_all": True, "append_images": [photo().rotate(180)]} if kind == "TIFF" else {}
-    out = enlarged(upscaler, saved(photo(), kind, **pages), format="tiff")
-    for page in range(out.n_frames):
+@pytest.mark.parametrize("form", ["tiff", "png", "jpeg"])
+def test_no_resolution_is_invented(upscaler, kind, form):
+    pages = {"save_all": True, "append_images": [photo().rotate(180)]} if kind == form.upper() == "TIFF" else {}
+    out = enlarged(upscaler, saved(photo(), kind, **pages), format=form)
+    for page in range(getattr(out, "n_frames", 1)):
         out.seek(page)
-        out.load()
-        assert not {282, 283, 296} & set(out.tag_v2)
-    stated = enlarged(upscaler, saved(photo(), "TIFF", dpi=(72, 72)))
-    assert [round(float(dpi)) for dpi in stated.info["dpi"]] == [72, 72]
+        out.load()  # undamaged
+        assert "dpi" not in out.info or form == "tiff"  # where Pillow invents one
+        assert not {282, 283, 296} & set(getattr(out, "tag_v2", ()))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG"])
+@pytest.mark.parametrize("form", ["tiff", "png", "jpeg"])
+def test_a_resolution_stays_without_exif_too(upscaler, kind, form):
+    out = enlarged(upscaler, saved(photo(), kind, dpi=(300, 150), icc_profile=rgb_profile()), format=form)
+    out.load()
+    assert [round(float(dpi)) for dpi in out.info["dpi"]] == [300, 150]
+    assert out.info["icc_profile"] == rgb_profile()
+    assert not {0x010F, 0x8769} & set(out.getexif())
 
 
 def test_xmp_stays(upscaler):

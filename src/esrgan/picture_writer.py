@@ -6,13 +6,14 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
 from esrgan import iptc
+from esrgan import picture_resolution as resolution
 from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture, reason
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
@@ -56,7 +57,6 @@ FORMATS = {
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay")
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
-_ASSUMED = (1.0, 2.834, 72 / 25.4)  # pixels per mm that libvips takes where a file states none: most, PNG, JPEG
 _CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}  # bands -> PNG colour type
 
 
@@ -163,23 +163,22 @@ def write_rows(
         saver.join()
     if faults:
         raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or faults[0]}")
-    if form.name == "tiff":
-        _finish_tiff(descriptor, like)
-
-
-def _finish_tiff(descriptor: int, like: Picture) -> None:
-    """Add the tags that libvips does not write, and take out the resolution that it writes in any case."""
-    records = iptc.bare(_field(like, "iptc-data"))
     with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
-        if not _states_resolution(like.image):
+        _finish(file, form, like)
+
+
+def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
+    """Put right what libvips leaves out of a file or puts into it unasked."""
+    exif, stated = _field(like, "exif-data"), resolution.is_stated(like.image)
+    if form.name == "tiff":
+        records = iptc.bare(_field(like, "iptc-data"))
+        if not stated:
             remove_tags(file, RESOLUTION)
-        add_exif(file, _field(like, "exif-data"), {iptc.TIFF_TAG: (7, len(records), records)} if records else None)
-
-
-def _states_resolution(image: pyvips.Image) -> bool:
-    """Whether the file said how many pixels make an inch or a cm."""
-    known = any(image.get_typeof(name) for name in ("resolution-unit", "exif-ifd0-XResolution"))
-    return known or image.xres not in _ASSUMED
+        add_exif(file, exif, {iptc.TIFF_TAG: (7, len(records), records)} if records else None)
+    elif form.name == "png" and not stated:
+        resolution.unsay_in_png(file)
+    elif form.name == "jpeg" and stated and not exif:
+        resolution.say_in_jpeg(file, like.image.xres, like.image.yres)
 
 
 def _field(like: Picture, name: str) -> bytes:
