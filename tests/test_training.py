@@ -103,6 +103,7 @@ def test_several_in_a_row_go_back_with_a_smaller_learning_rate(tmp_path):
 def test_trouble_that_does_not_end_stops_clearly(tmp_path):
     with pytest.raises(EsrganError, match="diverges"):
         run_with(tiny.stage_1(tmp_path, steps=20), set(range(6, 21)))
+    assert "diverges" in (tmp_path / "run" / "log.txt").read_text().splitlines()[-1]
 
 
 def test_a_run_does_not_go_on_with_other_pictures(tmp_path):

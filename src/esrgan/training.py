@@ -256,10 +256,12 @@ class _Session:
             f"the losses or gradients of the last {int(progress.streak)} steps up to {progress.step} were not finite"
         )
         if progress.returns >= RETURNS:
-            raise EsrganError(
+            end = (
                 f"{trouble}, after {RETURNS} returns to an earlier state: the training diverges. The last saved state "
                 "is intact; in another --run-dir, try --optim.clip 1, --precision fp32, a smaller --optim.learning-rate"
             )
+            self.run.note(progress.step, end)
+            raise EsrganError(end)
         skipped, returns = progress.skipped, progress.returns + 1
         self.progress = self.run.restore(game.players, game.average)
         self.progress.returns, self.progress.streak = returns, 0
