@@ -1,7 +1,7 @@
 import pytest
 
 from esrgan.plots import draw_curves
-from esrgan.track import balance, gains, load_references, trend, verdict
+from esrgan.track import CURVES, balance, gains, load_references, trend, verdict
 
 
 def validations(*values, score="psnr_y", start=100):
@@ -34,19 +34,46 @@ def test_a_run_is_held_against_shipped_ones_by_the_gain_over_bicubic():
     other = [{"step": 0, "bicubic": {"psnr_y": 30.0}}, {"step": 0, "validation": {"psnr_y": 30.0}},
              {"step": 400, "validation": {"psnr_y": 32.0}}]  # fmt: skip
     assert gains(own) == [(100, 0.5), (200, 1.0)]
-    assert "+1.00 dB over bicubic, lite had +1.00 here" in verdict(own, {"lite": other}, name="psnr_y")
+    assert verdict(own, {"lite": other}, name="psnr_y").endswith("+1.00 dB over bicubic, on track: lite had +1.00 here")
+    assert verdict(own[:-1], {"lite": other[:1] + other[2:]}, name="psnr_y").endswith("+0.50 dB over bicubic")
+    late = [*BICUBIC, {"step": 900, "validation": {"psnr_y": 25.0}}]
+    assert "behind: lite had +2.00 at its end, step 400" in verdict(late, {"lite": other}, name="psnr_y")
     assert "+1.00 dB over bicubic" in verdict(own, {}, name="psnr_y")
 
 
+def test_a_gan_run_is_held_against_shipped_ones_by_its_share_of_bicubics_lpips():
+    own = [*BICUBIC, *validations(0.2, score="lpips")]
+    other = [{"step": 0, "bicubic": {"lpips": 0.8}}, {"step": 100, "validation": {"lpips": 0.3}}]
+    assert "LPIPS 50% of bicubic's, behind: lite had 37% here" in verdict(own, {"lite": other}, name="lpips")
+    other[1]["validation"]["lpips"] = 0.5
+    assert "on track: lite had 62% here" in verdict(own, {"lite": other}, name="lpips")
+
+
 def test_reference_curves_are_read_and_a_missing_folder_is_fine(tmp_path):
-    assert load_references("psnr", 4, tmp_path / "none") == {}
+    assert load_references("psnr", 4, begun=False, folder=tmp_path / "none") == {}
     rows = '{"step": 0, "psnr_y": 24.0, "bicubic": true}\n{"step": 10, "psnr_y": 25.0, "lpips": 0.3}\n'
-    for name in ("lite_psnr_x4", "lite_esrgan_x4", "lite_psnr_x2"):
+    for name in ("lite_x4_psnr", "lite_x4_gan", "lite_x2_psnr"):
         (tmp_path / f"{name}.jsonl").write_text(rows)
-    found = load_references("psnr", 4, tmp_path)
-    assert list(found) == ["lite_psnr_x4"]
-    assert gains(found["lite_psnr_x4"]) == [(10, 1.0)]
-    assert list(load_references("gan", 4, tmp_path)) == ["lite_esrgan_x4"]
+    found = load_references("psnr", 4, begun=False, folder=tmp_path)
+    assert list(found) == ["lite_x4_psnr"]
+    assert gains(found["lite_x4_psnr"]) == [(10, 1.0)]
+
+
+@pytest.mark.parametrize("stage", ["psnr", "gan"])
+def test_the_shipped_runs_have_curves_that_rise_above_bicubic(stage):
+    for path in CURVES.parent.glob(f"*_{stage}.safetensors"):
+        name, scale = path.stem, int(path.stem.split("_")[1].removeprefix("x"))
+        curve = load_references(stage, scale, begun=True)[name]
+        score = {"psnr": "psnr_y", "gan": "lpips"}[stage]
+        last = gains(curve, score)[-1][1]
+        assert last > 0.5 if stage == "psnr" else last < 0.5
+
+
+def test_a_run_from_scratch_is_held_against_one_from_scratch():
+    assert list(load_references("psnr", 4, begun=False)) == ["lite_x4_psnr_from_scratch"]
+    first, *_, last = gains(load_references("psnr", 4, begun=False)["lite_x4_psnr_from_scratch"])
+    assert (first[0], last[0]) == (500, 6800)
+    assert first[1] < 0.7 < last[1]
 
 
 def test_curves_are_drawn_the_same_way_each_time(tmp_path):

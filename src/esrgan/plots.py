@@ -20,7 +20,7 @@ def draw_curves(
     """Draw losses, learning rate and validation scores of log ``rows`` over the steps to ``path`` (PNG).
 
     ``references``, logs of other runs by name, are drawn in grey behind the validation scores. They were validated on
-    other pictures; where bicubic's PSNR is known for both, theirs are moved so that bicubic is the same.
+    other pictures; where bicubic's scores are known for both, theirs are moved so that bicubic is the same.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - half a second, and only here
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -59,8 +59,8 @@ def _draw_others(
         axes.axhline(base, color="0.6", linestyle=":", linewidth=1, label="bicubic")
     for label, others in references.items():
         points = [(row["step"], row["validation"].get(score)) for row in others if "validation" in row]
-        if score == "psnr_y" and base is not None and gains(others):
-            points = [(step, base + gain) for step, gain in gains(others)]
+        if base is not None and score in ("psnr_y", "lpips") and (theirs := gains(others, score)):
+            points = [(step, base * gain if score == "lpips" else base + gain) for step, gain in theirs]
         points = [(step, value) for step, value in points if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), color="0.7", zorder=1, linewidth=2.5, label=label)

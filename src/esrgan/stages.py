@@ -97,6 +97,7 @@ def photos(config: RunConfig, scale: int) -> PhotoStore:
 def _run(config: RunConfig) -> Path:
     with distributed.joined(), RunDir.opened(config) as run:
         config = run.config
+        watch = Board(run) if config.tensorboard and run.first else lambda _: None
         players, average, objective = team = cast(config)
         net = team.result
         store = photos(config, net.scale)
@@ -117,8 +118,8 @@ def _run(config: RunConfig) -> Path:
         game = Game(players=players, average=average, objective=objective, validate=validation, save_models=save_models,
                     patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
                     score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
-                    references=load_references(stage, net.scale),
-                    watch=Board(run) if config.tensorboard and run.first else lambda _: None)  # fmt: skip
+                    references=load_references(stage, net.scale, begun=getattr(config, "init", None) is not None),
+                    watch=watch)  # fmt: skip
         fit(config, run, game)
         return run.best if run.best.is_file() else run.latest
 

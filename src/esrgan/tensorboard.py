@@ -22,13 +22,15 @@ class Board:
             raise EsrganError("--tensorboard needs TensorBoard: pip install 'esrgan[tensorboard]'")
         self.run = run
         self._writer: Any = None
+        self._newest = 0
 
     def __call__(self, row: Row) -> None:
         step = row["step"]
-        if self._writer is None:  # only now is it known from which step on a resumed run writes anew
+        if self._writer is None or step < self._newest:  # what was written of the steps to come does not count
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - seconds of imports
 
-            self._writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step)
+            self._writer = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step + ("note" in row))
+        self._newest = step
         numbers = {f"{kind}/{name}": v for kind in ("losses", "validation") for name, v in row.get(kind, {}).items()}
         numbers |= {name: row.get(name) for name in ("learning_rate", "steps_per_second", "skipped")}
         for name, value in numbers.items():

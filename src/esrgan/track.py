@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from esrgan.model_file import read_header
+
 Row = dict[str, Any]
 
 TIE = math.log(2)  # the discriminator's loss when it cannot tell real from fake: 0.693
 TREND = 4  # validations that make a trend
 NOISE = {"psnr_y": 0.02, "lpips": 0.001}  # changes between validations that mean nothing
+ENOUGH = {"psnr_y": 0.1, "lpips": 0.05}  # what a run may lack of a shipped one's gain and still be on track
 CURVES = Path(__file__).parent / "models" / "curves"
 
 
@@ -46,7 +49,7 @@ def trend(rows: Sequence[Row], name: str) -> str:
 
 
 def verdict(rows: Sequence[Row], references: dict[str, list[Row]], *, name: str) -> str:
-    """One line on the newest validation in ``rows``: its trend, its gain over bicubic, and a shipped run's there.
+    """One line on the newest validation in ``rows``: its trend, gain over bicubic, and whether shipped runs had more.
 
     Args:
         rows: The run's log.
@@ -54,15 +57,23 @@ def verdict(rows: Sequence[Row], references: dict[str, list[Row]], *, name: str)
         name: The score that chooses the best model: psnr_y or lpips.
     """
     parts = [trend(rows, name)]
-    own = gains(rows)
-    for label, others in references.items():
-        theirs = gains(others)
-        if own and theirs:
-            step, gain = own[-1]
-            parts.append(f"{gain:+.2f} dB over bicubic, {label} had {_at(theirs, step):+.2f} here")
-    if own and len(parts) == 1:
-        parts.append(f"{own[-1][1]:+.2f} dB over bicubic")
-    return "; ".join(part for part in parts if part)
+    if own := gains(rows, name):
+        step, gain = own[-1]
+        said = f"LPIPS {gain:.0%} of bicubic's" if name == "lpips" else f"{gain:+.2f} dB over bicubic"
+        places = [_place(step, gain, label, gains(others, name), name) for label, others in references.items()]
+        parts.append(", ".join(filter(None, [said, *places])))
+    return "; ".join(filter(None, parts))
+
+
+def _place(step: int, gain: float, label: str, theirs: list[tuple[int, float]], name: str) -> str:
+    """Whether ``gain`` keeps up with a shipped run's at that step; empty before that run's first validation."""
+    if not theirs or step < theirs[0][0]:
+        return ""
+    other = _at(theirs, step)
+    lead = other - gain if name == "lpips" else gain - other
+    had = f"{other:.0%}" if name == "lpips" else f"{other:+.2f}"
+    where = "here" if step <= theirs[-1][0] else f"at its end, step {theirs[-1][0]}"
+    return f"{'on track' if lead >= -ENOUGH[name] else 'behind'}: {label} had {had} {where}"
 
 
 def bicubic(rows: Sequence[Row]) -> dict[str, float]:
@@ -70,13 +81,16 @@ def bicubic(rows: Sequence[Row]) -> dict[str, float]:
     return next((row["bicubic"] for row in rows if "bicubic" in row), {})
 
 
-def gains(rows: Sequence[Row]) -> list[tuple[int, float]]:
-    """(step, dB of PSNR-Y above bicubic) of every validation."""
-    base = bicubic(rows).get("psnr_y")
+def gains(rows: Sequence[Row], name: str = "psnr_y") -> list[tuple[int, float]]:
+    """(step, gain) of every validation: dB of PSNR-Y above bicubic, or LPIPS as a share of bicubic's.
+
+    Scores of different pictures cannot be compared; these nearly can.
+    """
+    base = bicubic(rows).get(name)
     if base is None:
         return []
-    known = [(row["step"], row["validation"].get("psnr_y")) for row in rows if "validation" in row]
-    return [(step, value - base) for step, value in known if value is not None]
+    known = [(row["step"], row["validation"].get(name)) for row in rows if "validation" in row]
+    return [(step, value / base if name == "lpips" else value - base) for step, value in known if value is not None]
 
 
 def _at(curve: list[tuple[int, float]], step: int) -> float:
@@ -89,17 +103,27 @@ def _at(curve: list[tuple[int, float]], step: int) -> float:
     return y0 if x1 == x0 else y0 + (y1 - y0) * (step - x0) / (x1 - x0)
 
 
-def load_references(stage: str, scale: int, folder: Path = CURVES) -> dict[str, list[Row]]:
+def load_references(stage: str, scale: int, *, begun: bool, folder: Path = CURVES) -> dict[str, list[Row]]:
     """The logs of shipped runs of this stage (psnr or gan) and scale; none is fine.
 
     A row of such a file is ``{"step": ..., "psnr_y": ..., "lpips": ...}``, bicubic's has ``"bicubic": true`` too.
+
+    Args:
+        stage: psnr or gan.
+        scale: HR over LR size.
+        begun: Whether the run began from a model; only runs that began alike are comparable.
+        folder: Holds ``NAME_xSCALE_STAGE*.jsonl``; beside it lie the models of the runs that made them.
     """
     found = {}
-    for path in sorted(folder.glob(f"*_x{scale}.jsonl")):
-        if ("psnr" in path.stem) == (stage == "psnr"):
+    for path in sorted(folder.glob(f"*_x{scale}_{stage}*.jsonl")):
+        if _began_from_a_model(folder.parent / f"{path.stem}.safetensors") == begun:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             found[path.stem] = [_as_row(line) for line in lines]
     return found
+
+
+def _began_from_a_model(model: Path) -> bool:
+    return model.is_file() and "init" in read_header(model).provenance
 
 
 def _as_row(line: Row) -> Row:
