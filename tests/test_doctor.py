@@ -7,6 +7,7 @@ from PIL import Image
 
 from esrgan.cli import main
 from esrgan.doctor import examine
+from esrgan.flaws import border
 from esrgan.images import read_rgb, write_rgb
 from esrgan.lr_kernels import looks_like
 from esrgan.resize import make_lr, resize
@@ -102,7 +103,7 @@ def test_cuts_of_training_pictures_among_the_validation_ones_are_found_both_ways
     shapes(8).save(tmp_path / "val" / "whole.png")
     shapes(8).crop((9, 0, 209, 200)).save(tmp_path / "photos" / "part.png")
     line = next(
-        line for line in said(tmp_path / "photos", val=(tmp_path / "val",)).splitlines() if "as part of" in line
+        line for line in said(tmp_path / "photos", val=(tmp_path / "val",)).splitlines() if "showing part of" in line
     )
     assert line.startswith("problem: 2 validation pictures")
     assert f"cut.jpg in {tmp_path / 'photos' / '3.png'}" in line
@@ -126,14 +127,17 @@ def detailed(side=96):
         (lambda hr: F.interpolate(hr[None], scale_factor=0.25, mode="bicubic")[0], "OpenCV's cubic"),
         (lambda hr: F.avg_pool2d(hr[None], 4)[0], "mean of each block"),
         (lambda hr: hr[:, ::4, ::4], "nearest"),
-        (lambda hr: make_lr(torch.roll(hr, (1, 1), (1, 2)), 4), "shifted by 1 rows and 1 columns"),
-        (lambda hr: make_lr((hr + torch.roll(hr, 1, 2)) / 2, 4), "shifted by 0 rows and 0.5 columns"),
+        (lambda hr: make_lr(torch.roll(hr, (1, 1), (1, 2)), 4), "down by 1 and right by 1"),
+        (lambda hr: make_lr(hr.flip(0), 4), "red and blue"),
+        (lambda hr: make_lr(hr.flip(2), 4), "mirrored"),
+        (lambda hr: make_lr(hr.flip(1, 2).roll(9, 1) ** 3, 4), "another picture"),
+        (lambda hr: make_lr((hr + torch.roll(hr, 1, 2)) / 2, 4), "down by 0 and right by 0.5"),
     ],
 )
 def test_the_way_an_lr_picture_was_made_is_recognised(make, name):
     hr = detailed()
     assert looks_like(make_lr(hr, 4), hr, 4) is None
-    assert name in looks_like(make(hr).clamp(0, 1), hr, 4)
+    assert name in looks_like(make(hr).clamp(0, 1), hr, 4).words
 
 
 def test_pairs_that_do_not_fit_are_named(tmp_path):
@@ -150,3 +154,29 @@ def test_the_command_exits_with_1_where_something_is_wrong(healthy, capsys):
     assert main(["data", "check", str(healthy)]) == 1
     assert "problem: only 12 pictures" in capsys.readouterr().out
     assert main(["data", "check", "nowhere"]) == 1
+
+
+def test_another_kernel_is_seen_in_smooth_pictures_too():
+    hr = 0.5 + (detailed() - 0.5) / 3
+    way = looks_like(F.avg_pool2d(hr[None], 4)[0], hr, 4)
+    assert "mean of each block" in way.words
+    assert way.ours > 42
+
+
+def test_of_a_folder_of_pairs_only_hr_is_looked_at(tmp_path):
+    for i in range(2):
+        write_rgb(detailed(160).roll(i, 0), tmp_path / "set" / "HR" / f"{i}.png")
+        write_rgb(make_lr(read_rgb(tmp_path / "set" / "HR" / f"{i}.png"), 4), tmp_path / "set" / "LR" / f"{i}.png")
+    lines = said(tmp_path / "set").splitlines()
+    assert "only 2 pictures" in lines[0]
+    assert not any("smaller than the patch" in line or "two sizes" in line for line in lines)
+    assert lines[-1].startswith("note: --images")
+
+
+def test_a_frame_has_an_edge_and_a_night_sky_has_none():
+    photo = detailed()[0].numpy() * 255
+    framed, night = photo.copy(), photo.copy()
+    framed[:20] = 0
+    night *= np.linspace(-0.4, 1, len(night), dtype=np.float32).clip(0)[:, None]
+    assert border(framed) == 20
+    assert border(night) == 0

@@ -3,7 +3,7 @@
 Pictures are looked at one by one; only small thumbnails of them are kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ from esrgan.data import Bytes, PhotoStore
 from esrgan.errors import EsrganError
 from esrgan.flaws import blocks, border, is_blocky, is_soft
 from esrgan.images import find_images, read_bytes8
-from esrgan.lr_kernels import looks_like
-from esrgan.pairs import find_pairs, read_pair
+from esrgan.lr_kernels import Way, looks_like
+from esrgan.pairs import PairFiles, find_pairs, read_pair
 
 FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
@@ -94,13 +94,15 @@ class Census:
 def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4, patch: int = 128) -> list[Finding]:
     """What is worth saying about training pictures (folders, files, lists) and validation data, the worst first.
 
-    A folder of pairs (HR and LR, as ``esrgan test`` takes them) is also looked at as pairs.
+    A folder of pairs (HR and LR, as ``esrgan test`` takes them) is also looked at as pairs; of its pictures HR counts.
     """
     paired = [folder for folder in (*images, *val) if folder.is_dir() and _is_paired(folder, scale)]
-    training = _census(find_images(images), patch, cuts=bool(val))
-    findings = [*_of_training(training, patch), *_of_validation(training, val)]
+    training = _census(_hr_images(images, scale), patch, cuts=bool(val))
+    findings = [*_of_training(training, patch), *_of_validation(training, val, scale)]
     for folder in paired:
         findings += of_pairs(folder, scale)
+        if folder in images:
+            findings.append(Finding(f"--images {folder} would train on its LR pictures too; give its HR folder", False))
     return sorted(findings, key=lambda finding: not finding.harm)
 
 
@@ -109,10 +111,23 @@ def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 1
     training = Census(broken=list(store.skipped))
     for i in range(0, len(store), max(1, len(store) // MOST)):
         training.look(store.names[i], store.picture(i)[1], patch, cuts=bool(val))
-    findings = [*_of_training(training, patch), *_of_validation(training, val)]
+    findings = [*_of_training(training, patch), *_of_validation(training, val, store.scale)]
     for folder in (folder for folder in val if folder.is_dir() and _is_paired(folder, store.scale)):
         findings += of_pairs(folder, store.scale)
     return sorted(findings, key=lambda finding: not finding.harm)
+
+
+def _hr_images(places: Sequence[Path], scale: int) -> list[Path]:
+    """All pictures; of folders of pairs the HR ones."""
+    lr = {files.lr for place in places if place.is_dir() and _is_paired(place, scale) for files in _pairs(place, scale)}
+    return [path for path in find_images(places) if path not in lr]
+
+
+def _pairs(folder: Path, scale: int) -> list[PairFiles]:
+    try:
+        return find_pairs(folder, scale)
+    except EsrganError:  # ``of_pairs`` says it
+        return []
 
 
 def _census(paths: Sequence[Path], patch: int, *, cuts: bool = False) -> Census:
@@ -172,10 +187,10 @@ def _of_training(seen: Census, patch: int) -> Iterator[Finding]:
     )
 
 
-def _of_validation(training: Census, val: Sequence[Path]) -> Iterator[Finding]:
+def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterator[Finding]:
     if not val:
         return
-    paths = find_images(val)
+    paths = _hr_images(val, scale)
     seen = _census(paths, patch=32)
     twins = _twins(seen, training, same=False)
     pictures = "validation picture", "validation pictures"
@@ -185,7 +200,7 @@ def _of_validation(training: Census, val: Sequence[Path]) -> Iterator[Finding]:
         (_named(twins, seen, training), pictures,
          "also among the training pictures, the same or nearly so; scores on them say nothing", True),
         (list(_cuts(training, paths, {seen.names[i] for i, _ in twins})), pictures,
-         "that show the same as part of a training picture, or the other way round; scores on them say nothing", True),
+         "showing part of a training picture, or the other way round; scores on them say nothing", True),
     )  # fmt: skip
 
 
@@ -206,7 +221,7 @@ def of_pairs(folder: Path, scale: int) -> Iterator[Finding]:
         yield Finding(str(error), harm=True)
         return
     unfit: list[str] = []
-    told: dict[str, str] = {}
+    told: dict[str, Way] = {}
     for files in pairs[:: max(1, len(pairs) // PAIRS)] if len(pairs) > 4 * PAIRS else pairs:
         try:
             pair = read_pair(files, scale)
@@ -216,10 +231,13 @@ def of_pairs(folder: Path, scale: int) -> Iterator[Finding]:
         if len(told) < PAIRS and files.lr and (other := looks_like(pair.lr, pair.hr, scale)):
             told[files.lr.name] = other
     yield from _lists((unfit, ("pair", "pairs"), "of pictures that do not fit together", True))
-    for kind in sorted(set(told.values())):
-        names = [name for name, other in told.items() if other == kind]
-        yield Finding(f"in {folder}, {_count(names, 'LR picture')} not made by MATLAB's bicubic as this package makes "
-                      f"them, but {kind}: {_some(names)}", harm=True)  # fmt: skip
+    for words in sorted({way.words for way in told.values()}):
+        ways = {name: way for name, way in told.items() if way.words == words}
+        ours = f"{max(way.ours for way in ways.values()):.0f} dB like ours"
+        fits = [way.fit for way in ways.values() if way.fit is not None]
+        measured = f"{min(fits):.0f} dB like that, {ours}" if fits else ours
+        yield Finding(f"in {folder}, {_count(ways, 'LR picture')} not made by MATLAB's bicubic as this package makes "
+                      f"them, but {words} ({measured}): {_some(list(ways))}", harm=True)  # fmt: skip
 
 
 def _lists(*entries: tuple[list[str], tuple[str, str], str, bool]) -> Iterator[Finding]:
@@ -229,7 +247,7 @@ def _lists(*entries: tuple[list[str], tuple[str, str], str, bool]) -> Iterator[F
             yield Finding(f"{_count(names, *nouns)} {text}: {_some(names)}", harm)
 
 
-def _count(things: Sequence[str] | int, one: str, many: str | None = None) -> str:
+def _count(things: Sized | int, one: str, many: str | None = None) -> str:
     n = things if isinstance(things, int) else len(things)
     return f"{n} {one if n == 1 else many or f'{one}s'}"
 

@@ -8,6 +8,7 @@ Grey = NDArray[np.float32]
 """Mean of the three colours, 0 to 255, (rows, columns)."""
 
 WINDOW = 64  # of spectra
+EDGE = 6  # levels, of 255, that most of a row differs from the frame before it
 
 
 def blocks(grey: NDArray[np.float32], side: int) -> NDArray[np.float32]:
@@ -18,11 +19,13 @@ def blocks(grey: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def border(grey: NDArray[np.float32]) -> int:
-    """Rows or columns of black or white along the widest of the four edges."""
+    """Rows or columns of black or white along the widest of the four edges; a night sky ends without an edge."""
     widest = 0
     for view in (grey, grey[::-1], grey.T, grey.T[::-1]):
         plain = (view.std(axis=1) < 1.0) & ((view.mean(axis=1) < 8) | (view.mean(axis=1) > 247))
-        widest = max(widest, int(np.argmin(plain)) if not plain.all() else len(plain))
+        width = int(np.argmin(plain)) if not plain.all() else 0
+        if width and np.median(np.abs(view[min(width + 1, len(view) - 1)] - view[width - 1])) > EDGE:
+            widest = max(widest, width)
     return widest
 
 

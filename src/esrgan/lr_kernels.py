@@ -1,6 +1,7 @@
 """How an LR picture was made from its HR picture: ours (MATLAB's bicubic), or one of the usual others."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,28 +9,48 @@ from torch import Tensor
 
 from esrgan.resize import make_lr, quantise
 
-SAME = 42.0  # dB; above this two LR pictures were made alike, up to rounding and JPEG of high quality
+SAME = 55.0  # dB; above this two LR pictures were made alike, up to rounding
 CLEARER = 3.0  # dB by which another way must fit better than ours to be believed
+POOR = 36.0  # dB; below this no way that is known made the LR picture
+UNLIKE = 17.0  # dB; below this it does not even show the same
+SIDE = 64  # LR pixels of the square in the middle that is looked at
 
 
-def looks_like(lr: Tensor, hr: Tensor, scale: int) -> str | None:
-    """In words, how ``lr`` was made if not by ``make_lr``; none if it was, or nothing known fits better.
+class Way(NamedTuple):
+    """How an LR picture was made."""
+
+    words: str
+    fit: float | None
+    """dB of PSNR between it and one made so; none if the way is not known."""
+    ours: float
+    """The same for our way."""
+
+
+def looks_like(lr: Tensor, hr: Tensor, scale: int) -> Way | None:
+    """How ``lr`` was made if not by ``make_lr``; none if it was, or nothing known fits better.
 
     Args:
         lr: (3, h, w) in [0, 1].
         hr: (3, scale * h, scale * w).
         scale: HR over LR size.
     """
+    rows, columns = (slice(max(0, (n - SIDE) // 2), max(0, (n - SIDE) // 2) + SIDE) for n in lr.shape[1:])
+    whole_lr, whole_hr = lr, hr
+    lr = lr[:, rows, columns]
+    hr = hr[:, rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
     ours = _likeness(make_lr(quantise(hr), scale), lr)
     if scale == 1 or ours > SAME:
         return None
-    fits = {name: _likeness(make(hr, scale), lr) for name, make in _WAYS.items()}
-    fits |= {_shift_name(dy, dx): _likeness(make_lr(_shifted(hr, dy, dx), scale), lr)
+    fits = {words: _likeness(make_lr(whole_hr.flip(dims), scale), whole_lr) for words, dims in _FLIPS.items()}
+    fits |= {words: _likeness(make(hr, scale), lr) for words, make in _WAYS.items()}
+    fits |= {_shift_words(dy, dx): _likeness(make_lr(_shifted(hr, dy, dx), scale), lr)
              for dy in _SHIFTS for dx in _SHIFTS if dy or dx}  # fmt: skip
-    best = max(fits, key=lambda name: fits[name])
-    if fits[best] < ours + CLEARER:
-        return None if ours > 30 else f"in another way (they are only {ours:.0f} dB like ours: noise, JPEG or blur?)"
-    return f"{best} ({fits[best]:.0f} dB like that, {ours:.0f} dB like ours)"
+    best = max(fits, key=lambda words: fits[words])
+    if fits[best] >= max(ours + CLEARER, UNLIKE):
+        return Way(best, fits[best], ours)
+    if ours < UNLIKE:
+        return Way("of another picture, it seems", None, ours)
+    return Way("in another way (noise, JPEG, blur?)", None, ours) if ours < POOR else None
 
 
 def _interpolated(mode: str, *, antialias: bool) -> Callable[[Tensor, int], Tensor]:
@@ -64,12 +85,15 @@ _WAYS: dict[str, Callable[[Tensor, int], Tensor]] = {
         :, scale // 2 :: scale, scale // 2 :: scale
     ],
     "by Lanczos": _lanczos,
+    "in linear light": lambda hr, scale: make_lr(hr.clamp(0, 1) ** 2.2, scale).clamp(0, 1) ** (1 / 2.2),
+    "with red and blue swapped": lambda hr, scale: make_lr(quantise(hr.flip(0)), scale),
 }
+_FLIPS = {"mirrored": (2,), "upside down": (1,), "turned by 180 degrees": (1, 2)}
 _SHIFTS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # HR pixels
 
 
-def _shift_name(dy: float, dx: float) -> str:
-    return f"shifted by {dy:g} rows and {dx:g} columns of HR"
+def _shift_words(dy: float, dx: float) -> str:
+    return f"shifted, down by {dy:g} and right by {dx:g} HR pixels"
 
 
 def _shifted(hr: Tensor, dy: float, dx: float) -> Tensor:
