@@ -24,6 +24,8 @@ Rows = NDArray[Any]
 """(rows, W, bands) of uint8, uint16, or float32 in [0, 1]; bands: grey, grey + alpha, RGB, RGB + alpha."""
 
 FILL = 8  # LR pixels that colours spread into what is transparent
+BAND = 32 << 20  # bytes of enlarged rows made at a time
+FLATTEST = 64  # LR rows of a tile that are kept, at least: flatter ones cost too much overlap
 CHUNK = 64  # rows resized at a time
 HOLD_MOST, HOLD_ROUNDS = 48 / 255, 6  # largest correction of a plain colour, and in how many rounds it is found
 DITHER = 6  # times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos
@@ -91,26 +93,46 @@ def enlarged(
     size = size or whole
     balance = Balance()
     inner = pixels.dtype if size == whole else np.float32 if pixels.dtype == np.float32 else np.uint16
+    height, width = _tile(upscaler, pixels.width * pixels.bands * np.dtype(inner).itemsize * upscaler.scale**2)
+    columns = spans(pixels.width, width, upscaler.overlap)
     bands = (
-        _band(upscaler, pixels, rows, inner, transparency, balance)
-        for rows in spans(pixels.height, upscaler.tile, upscaler.overlap)
+        _band(upscaler, pixels, rows, columns, inner, transparency, balance)
+        for rows in spans(pixels.height, height, upscaler.overlap)
     )
     yield from bands if size == whole else resized(bands, whole, size, pixels.dtype)
     balance.check()
 
 
+def _tile(upscaler: Upscaler, row_bytes: int) -> tuple[int, int]:
+    """Height and width of the tiles: squares, but flatter in wide pictures, so that a band of them fits ``BAND``.
+
+    Args:
+        upscaler: The network, whose tile gives the area.
+        row_bytes: What one row of the picture takes when it is enlarged.
+    """
+    around = 2 * upscaler.overlap
+    height = min(upscaler.tile, max(BAND // row_bytes, FLATTEST) + around)
+    return height, upscaler.tile**2 // height
+
+
 def _band(
-    upscaler: Upscaler, pixels: Pixels, rows: Span, dtype: type, transparency: Transparency, balance: Balance
+    upscaler: Upscaler,
+    pixels: Pixels,
+    rows: Span,
+    columns: list[Span],
+    dtype: type,
+    transparency: Transparency,
+    balance: Balance,
 ) -> Rows:
     scale = upscaler.scale
     lr = pixels.read(rows.read_start, rows.read_stop)
     out: Rows = np.empty(((rows.stop - rows.start) * scale, pixels.width * scale, pixels.bands), dtype)
-    for columns in spans(pixels.width, upscaler.tile, upscaler.overlap):
-        tile = as_tensor(lr[:, columns.read]).to(upscaler.device)
+    for span in columns:
+        tile = as_tensor(lr[:, span.read]).to(upscaler.device)
         sr = enlarge_tile(upscaler, tile, exact=pixels.dtype != np.uint8, transparency=transparency)
-        sr = sr[:, rows.kept(scale), columns.kept(scale)]
-        balance.add(tile[:, rows.kept(1), columns.kept(1)], sr)
-        out[:, columns.placed(scale)] = as_rows(sr, dtype)
+        sr = sr[:, rows.kept(scale), span.kept(scale)]
+        balance.add(tile[:, rows.kept(1), span.kept(1)], sr)
+        out[:, span.placed(scale)] = as_rows(sr, dtype)
     return out
 
 

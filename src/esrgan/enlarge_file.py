@@ -87,8 +87,9 @@ def write_enlarged(
         done = 0
         for frame in range(picture.frames):
             for band in enlarged(upscaler, _frame(reader, picture, frame), size=size, transparency=how.transparency):
-                yield band
                 done += len(band)
+                yield band
+                del band  # before the next one is made
                 if on_rows:
                     on_rows(done, size[0] * picture.frames)
 

@@ -208,6 +208,7 @@ def _as_png(rows: Iterable[NDArray[Any]], size: tuple[int, int], like: Picture) 
             filtered = np.zeros((len(part), 1 + part.shape[1]), np.uint8)  # each row begins with its filter: none
             filtered[:, 1:] = part
             yield _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
+        del band, data, part, filtered  # before the next band is made
     yield _chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b"")
 
 
