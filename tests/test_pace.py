@@ -4,6 +4,7 @@ import time
 import tiny
 import torch
 
+from esrgan import preflight
 from esrgan.pace import Pace, duration
 from esrgan.preflight import dry_run
 from esrgan.stages import pretrain
@@ -44,8 +45,16 @@ def test_a_training_says_once_how_fast_it_goes(tmp_path, capsys):
     assert re.fullmatch(r"[\d.]+ steps/s, .*; memory at its peak [\d.]+ GiB; .* to the end, validation apart", lines[0])
 
 
+def test_a_batch_that_the_machine_cannot_hold_is_not_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "free_bytes", lambda: 1 << 20)
+    assert list(dry_run(tiny.stage_1(tmp_path)))[2].endswith("by the memory that 4 takes): 4")
+
+
 def test_a_dry_run_says_the_same(tmp_path):
     lines = list(dry_run(tiny.stage_1(tmp_path)))
     assert len(lines) == 3
     assert "steps/s" in lines[1]
+    fits = re.fullmatch(r"largest batch that fits \(of 4 and its doubles.*\): (\d+)", lines[2])
+    assert fits
+    assert int(fits[1]) >= 8
     assert not (tmp_path / "run").exists()

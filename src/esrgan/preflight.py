@@ -8,6 +8,7 @@ import torch
 from esrgan.config import RunConfig, TrainConfig
 from esrgan.data import PhotoStore, to_unit
 from esrgan.gather import patches_for
+from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.run_dir import settled
 from esrgan.stages import cast, photos
@@ -15,6 +16,7 @@ from esrgan.training import train_steps
 
 STEPS = 20
 LARGEST = 1024  # batch
+GROWTH = 256 << 20  # bytes more than at the first batch, from which that of other batches can be told
 
 
 def dry_run(config: RunConfig) -> Iterator[str]:
@@ -45,7 +47,9 @@ def _time(config: RunConfig, store: PhotoStore, steps: int = STEPS) -> Pace:
 
 
 def _largest_batch(config: RunConfig, store: PhotoStore, device: torch.device) -> str:
-    """The largest batch that fits, by trying on CUDA; elsewhere memory is the machine's own."""
+    """The largest batch that fits: on CUDA by trying, on a CPU by how memory grows."""
+    if device.type == "cpu":
+        return _batch_by_growth(config, store, device)
     if device.type != "cuda":
         return f"largest batch: not tried on {device.type}, where all of the machine's memory would be used for it"
     fits = config.batch
@@ -57,3 +61,19 @@ def _largest_batch(config: RunConfig, store: PhotoStore, device: torch.device) -
             break
         fits *= 2
     return f"largest batch that fits (of {config.batch} and its doubles): {fits}"
+
+
+def _batch_by_growth(config: RunConfig, store: PhotoStore, device: torch.device) -> str:
+    """Too much of the machine's memory would end the program, so that only batches which surely fit are tried."""
+    start, free = peak_bytes(device), free_bytes()
+    if start is None or free is None:
+        return "largest batch: not known, as this system does not tell how much memory is free"
+    tried, grown = config.batch, 0
+    while tried < LARGEST and grown < GROWTH and start + 2 * grown < free:
+        tried *= 2
+        _time(replace(config, batch=tried, accumulate=1), store, steps=2)
+        grown = (peak_bytes(device) or 0) - start
+    fits = config.batch
+    while fits < LARGEST and (2 * fits <= tried or (2 * fits - config.batch) * grown < (tried - config.batch) * free):
+        fits *= 2
+    return f"largest batch that fits (of {config.batch} and its doubles, by the memory that {tried} takes): {fits}"
