@@ -19,6 +19,8 @@ from esrgan.tiling import spans, tiled
 
 OVERLAP = 16
 """LR pixels read around a tile."""
+TILE = 288
+"""Side of a tile on a CPU: larger ones overlap less and take more memory; this one keeps 256, which divides many sides."""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
@@ -60,7 +62,7 @@ class Upscaler:
         compiled: bool = False,
     ) -> None:
         self.device = torch_device(device)
-        self.tile = tile or max(512 if self.device.type == "cuda" else 256, 3 * overlap)
+        self.tile = tile or max(512 if self.device.type == "cuda" else TILE, 3 * overlap)
         self.overlap = overlap
         spans(1, self.tile, overlap)  # raises where they do not go together
         if not isinstance(model, Generator | OtherNetwork):
