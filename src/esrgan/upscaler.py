@@ -20,7 +20,7 @@ from esrgan.tiling import spans, tiled
 OVERLAP = 16
 """LR pixels read around a tile."""
 TILE = 288
-"""Side of a tile on a CPU: larger ones overlap less and take more memory; this one keeps 256, which divides many sides."""
+"""Side of a tile on a CPU; larger ones overlap less and take more memory. It keeps 256, which divides many sides."""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
