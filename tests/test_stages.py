@@ -89,6 +89,15 @@ def test_a_model_to_begin_from_gives_what_fits(tmp_path):
     assert torch.equal(begun.conv_first.weight, load_model(model).conv_first.weight)
 
 
+def test_a_model_to_begin_from_may_be_named_as_it_is_listed(tmp_path, monkeypatch):
+    config = tiny.stage_2(tmp_path, steps=1)
+    monkeypatch.setenv("ESRGAN_MODELS", str(tmp_path))
+    train(replace(config, init=Path("stage1")))
+    assert f'init = "{tmp_path / "stage1.safetensors"}"' in (config.run_dir / "config.toml").read_text()
+    with pytest.raises(EsrganError, match=r"lite_x4_psnr.*stage1"):
+        train(replace(config, init=Path("stage2")))
+
+
 def test_a_patch_that_is_no_multiple_of_the_models_scale_is_refused(tmp_path):
     with pytest.raises(EsrganError, match="multiple of the model's scale, 4"):
         train(tiny.stage_2(tmp_path, patch=34))

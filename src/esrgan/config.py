@@ -195,7 +195,7 @@ class PretrainConfig(RunConfig):
     start: Start = "identity"
     """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
     init: Path | None = None
-    """Model file to begin from; every weight of the same name and shape is taken. none = from scratch."""
+    """Model to begin from, by file or name; every weight of the same name and shape is taken. none = from scratch."""
     optim: PretrainOptim = PretrainOptim()
     """How weights move."""
 
@@ -209,7 +209,7 @@ class TrainConfig(RunConfig):
     """Stage 2: GAN training from a stage-1 model. The network's shape comes from that file."""
 
     init: Path
-    """Model file of stage 1."""
+    """Model of stage 1: a file, or a name that `esrgan models` lists."""
     steps: int = 400_000
     """Optimizer steps in all."""
     weights: LossWeights = LossWeights()

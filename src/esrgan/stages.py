@@ -1,6 +1,7 @@
 """The two stages of a training: PSNR-oriented pre-training, then GAN training."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
 from esrgan.gather import patches_for
 from esrgan.generator import Generator
+from esrgan.library import find_model
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
@@ -64,6 +66,13 @@ def train(config: TrainConfig) -> Path:
     return _run(config)
 
 
+def found(config: RunConfig) -> RunConfig:
+    """``config`` with the file of the model to begin from, which it may name as ``esrgan models`` lists it."""
+    init = getattr(config, "init", None)
+    assert isinstance(config, PretrainConfig | TrainConfig)
+    return replace(config, init=find_model(init)) if init else config
+
+
 def cast(config: RunConfig) -> Cast:
     """The networks of a run at step 0, on their device; the seed alone decides their weights."""
     torch.manual_seed(config.seed)
@@ -95,7 +104,7 @@ def photos(config: RunConfig, scale: int) -> PhotoStore:
 
 
 def _run(config: RunConfig) -> Path:
-    with distributed.joined(), RunDir.opened(config) as run:
+    with distributed.joined(), RunDir.opened(found(config)) as run:
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
         players, average, objective = team = cast(config)
