@@ -3,9 +3,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from esrgan.enlarge import HOLD_MOST, hold_colours
+from esrgan.enlarge import HOLD_MOST, Balance, hold_colours
 from esrgan.kinds import upscale
+from esrgan.resize import resize
 from esrgan.upscaler import LEVEL, Upscaler
 
 
@@ -91,3 +93,23 @@ def test_held_colours_show_no_seams_between_tiles():
     )
     assert np.abs(small - whole).max() <= 1
     assert np.abs(whole[40:160, 40:80].mean((0, 1)) - (255, 0, 0)).max() < 1.1  # flat colours are exact to a level
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """Stands for MPS, which has no float64: no sum of fp32 is in it, and nothing of it goes to another device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+            assert not out.is_meta
+            assert func.overloadpacket is not torch.ops.aten.sum or args[0].dtype == torch.float64
+        return out
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_device_without_float64_will_do(bands):
+    tile, balance = torch.rand(bands, 9, 9), Balance()
+    with WithoutFloat64():
+        balance.add(tile, tile)
+        resize(tile.to("meta"), 0.5)
+    balance.check()

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import EsrganError
-from esrgan.resize import _taps as taps
-from esrgan.resize import resize
+from esrgan.resize import resize, taps
 from esrgan.tiling import Span, spans
 from esrgan.upscaler import LARGEST_SHIFT, LEVEL, Upscaler
 
@@ -56,8 +55,8 @@ class Balance:
         for row, image in zip(self._sums, (lr, sr), strict=True):
             colour, alpha = split(image)
             seen = colour if alpha is None else colour * alpha
-            row[:3] += seen.sum((-2, -1), dtype=torch.float64).cpu()
-            row[3] += colour[0].numel() if alpha is None else alpha.sum(dtype=torch.float64).cpu()
+            row[:3] += seen.sum((-2, -1)).cpu()  # a tile's in fp32, as MPS has no float64
+            row[3] += colour[0].numel() if alpha is None else alpha.sum().cpu()
 
     def check(self) -> None:
         """Raise where the mean colour moved by more than two levels."""

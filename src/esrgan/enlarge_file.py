@@ -1,8 +1,8 @@
 """One picture file to a larger one, everything about it kept except its size."""
 
+import errno
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -108,9 +108,12 @@ def _frame(reader: RowReader, picture: Picture, number: int) -> Pixels:
 
 
 def _check_room(descriptor: int, raw_bytes: int) -> None:
-    free = shutil.disk_usage(descriptor).free
+    if not hasattr(os, "fstatvfs"):  # Windows tells it of paths alone
+        return
+    disk = os.fstatvfs(descriptor)
+    free = disk.f_bavail * disk.f_frsize
     if raw_bytes * LEAST_SHARE > free:
         raise EsrganError(
             f"the result has {raw_bytes / 1e9:.1f} GB of pixels and its disk {free / 1e9:.1f} GB free:"
-            f" {os.strerror(28)}; free some or choose another --out"
+            f" {os.strerror(errno.ENOSPC)}; free some or choose another --out"
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +264,9 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 
 def _runs(process: int) -> bool:
+    """Whether a process of this number runs; on Windows, where asking would interrupt it, taken for granted."""
+    if sys.platform == "win32":
+        return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -28,13 +28,13 @@ Border = Literal["replicate", "symmetric"]
 
 
 @lru_cache(maxsize=64)
-def _taps(length: int, out_length: int, factor: float, border: Border) -> tuple[Tensor, Tensor]:
+def taps(length: int, out_length: int, factor: float, border: Border) -> tuple[Tensor, Tensor]:
     """For every output position: the input positions it reads and their weights; (out_length, taps) each."""
     shrink = min(factor, 1.0)
     centre = (torch.arange(out_length, dtype=torch.float64) + 0.5) / factor - 0.5
     reach = 2 / shrink
-    taps = math.ceil(2 * reach) + 1
-    positions = (centre - reach).floor()[:, None] + torch.arange(taps, dtype=torch.float64)
+    count = math.ceil(2 * reach) + 1
+    positions = (centre - reach).floor()[:, None] + torch.arange(count, dtype=torch.float64)
     weights = shrink * cubic(shrink * (centre[:, None] - positions))
     weights /= weights.sum(dim=1, keepdim=True)
     index = positions.long()
@@ -47,11 +47,12 @@ def _taps(length: int, out_length: int, factor: float, border: Border) -> tuple[
 
 
 def _along(image: Tensor, dim: int, out_length: int, factor: float, border: Border) -> Tensor:
-    index, weights = (t.to(image.device) for t in _taps(image.shape[dim], out_length, factor, border))
+    index, weights = taps(image.shape[dim], out_length, factor, border)
+    index, weights = index.to(image.device), weights.to(image.dtype).to(image.device)  # MPS has no float64
     image = image.movedim(dim, -1)
     out = torch.zeros(*image.shape[:-1], out_length, dtype=image.dtype, device=image.device)
     for tap in range(index.shape[1]):
-        out += image[..., index[:, tap]] * weights[:, tap].to(image.dtype)
+        out += image[..., index[:, tap]] * weights[:, tap]
     return out.movedim(-1, dim)
 
 
