@@ -28,22 +28,31 @@ def opened(config):
 
 
 def test_a_changed_option_is_listed_and_nothing_touched(config):
-    opened(config)
+    pretrain(replace(config, steps=1))
     before = states(config.run_dir)
     with pytest.raises(EsrganError, match=r"batch: 4 before, 2 now; optim.clip: none before, 1.0 now.*--init"):
         opened(replace(config, batch=2, optim=PretrainOptim(learning_rate=1e-3, milestones=(), clip=1.0)))
     assert states(config.run_dir) == before
 
 
+def test_a_run_that_failed_before_its_first_step_holds_no_folder(config, tmp_path):
+    with pytest.raises(EsrganError, match="nowhere"):
+        pretrain(replace(config, images=(tmp_path / "nowhere",)))
+    with RunDir.opened(config) as run:
+        run.note(0, "problem: of other pictures")
+    pretrain(replace(config, batch=2))
+    assert "batch = 2" in (config.run_dir / "config.toml").read_text()
+    assert "of other pictures" not in (config.run_dir / "log.txt").read_text()
+
+
 def test_a_folder_of_the_other_stage_is_named(config, tmp_path):
-    opened(config)
+    pretrain(replace(config, steps=1))
     with pytest.raises(EsrganError, match="esrgan pretrain"):
         opened(tiny.stage_2(tmp_path, run_dir=config.run_dir))
 
 
 def test_the_precision_that_a_run_began_with_stays(config):
-    with RunDir.opened(replace(config, precision="bf16")):
-        pass
+    pretrain(replace(config, precision="bf16", steps=1))
     with RunDir.opened(replace(config, precision="auto")) as run:
         assert run.config.precision == "bf16"
     with pytest.raises(EsrganError, match="precision: bf16 before, fp32 now"):

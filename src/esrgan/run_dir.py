@@ -138,13 +138,15 @@ class RunDir:
     def _saved_config(self) -> dict[str, Any]:
         """The options that the folder's run began with, by dotted names; empty in a new folder."""
         file = self.path / "config.toml"
-        if not file.is_file():
-            if any((self.path / name).exists() for name in (*STATES, "state-best.pt", self._log.name)):
-                raise EsrganError(
-                    f"{self.path} is half of a run folder: its config.toml is missing; put it back, or use another "
-                    "--run-dir"
-                )
+        kept = (*STATES, "state-best.pt", self.latest.name, self.best.name)
+        if not any((self.path / name).exists() for name in kept) and not any("losses" in row for row in self.rows()):
+            for log in (self._log, self._log.with_suffix(".txt")):  # of a run that failed before its first step
+                log.unlink(missing_ok=True)
             return {}
+        if not file.is_file():
+            raise EsrganError(
+                f"{self.path} is half of a run folder: its config.toml is missing; put it back or use another --run-dir"
+            )
         try:
             return {"precision": "auto"} | flattened(tomllib.loads(file.read_text(encoding="utf-8")))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
