@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from esrgan.cli import main
-from esrgan.config import GeneratorConfig, PretrainConfig, PretrainOptim, TrainConfig, differences, plain, to_toml
+from esrgan.config import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    LossWeights,
+    PretrainConfig,
+    PretrainOptim,
+    TrainConfig,
+    differences,
+    plain,
+    to_toml,
+)
 from esrgan.errors import EsrganError
 from esrgan.run_dir import flattened
 
@@ -48,12 +58,28 @@ def test_options_younger_than_the_run_count_as_their_default():
     ("options", "named"),
     [
         ({"steps": 0}, "steps"), ({"patch": 30}, "patch"), ({"subset": 0.0}, "subset"), ({"ema": 1.0}, "ema"),
-        ({"seed": -1}, "seed"), ({"images": ()}, "images"),
+        ({"seed": -1}, "seed"), ({"images": ()}, "images"), ({"precision": "fp16"}, "precision"),
+        ({"resume": "first"}, "resume"), ({"start": "warm"}, "start"),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_named(options, named):
     with pytest.raises(EsrganError, match=named):
         replace(ONE, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: PretrainOptim(betas=(0.9, 1.0)), "optim.betas"),
+        (lambda: PretrainOptim(milestones=(-5,)), "optim.milestones"),
+        (lambda: LossWeights(gan=-1.0), "weights.gan"),
+        (lambda: DiscriminatorConfig(channels=0), "discriminator.channels"),
+        (lambda: TrainConfig(images=(Path("a"),), init=Path("b"), patch=16), "patch is 16; it must be at least 32"),
+    ],
+)
+def test_a_value_that_would_stop_the_first_step_is_named_before_it(make, named):
+    with pytest.raises(EsrganError, match=named):
+        make()
 
 
 def test_milestones_stay_numbers():

@@ -10,7 +10,8 @@ import tiny
 import torch
 
 from esrgan.errors import EsrganError
-from esrgan.model_file import load_model, read_header
+from esrgan.generator import Generator
+from esrgan.model_file import load_model, read_header, save_model
 from esrgan.stages import _gan_rank, cast, pretrain, train
 
 FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}
@@ -87,6 +88,12 @@ def test_a_model_to_begin_from_gives_what_fits(tmp_path):
     model = pretrain(tiny.stage_1(tmp_path))
     begun = cast(tiny.stage_1(tmp_path, init=model)).players["generator"].net
     assert torch.equal(begun.conv_first.weight, load_model(model).conv_first.weight)
+
+
+def test_a_model_of_which_next_to_nothing_fits_is_refused(tmp_path):
+    save_model(Generator(replace(tiny.SHAPE, channels=8, growth=8)), tmp_path / "wider.safetensors")
+    with pytest.raises(EsrganError, match=r"only 3 of its [\d,]+ weights fit; give the --generator options"):
+        pretrain(tiny.stage_1(tmp_path, init=tmp_path / "wider.safetensors"))
 
 
 def test_a_model_to_begin_from_may_be_named_as_it_is_listed(tmp_path, monkeypatch):

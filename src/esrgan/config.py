@@ -16,6 +16,9 @@ def _require(holds: bool, name: str, value: object, wanted: str) -> None:
 FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2), 16: (2, 2, 2, 2)}
 """The enlargements, one after the other, that make up each scale."""
 
+SMALLEST_GAN_PATCH = 32
+"""A window of the spectrum; and VGG19 halves its pictures four times, of which grids first take a scale's pixels."""
+
 Variant = Literal["classic", "subpixel"]
 Start = Literal["identity", "paper"]
 
@@ -79,6 +82,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         _require(self.algorithm in ("adam", "muon"), "optim.algorithm", self.algorithm, "adam or muon")
         _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
+        _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "each from 0 to below 1")
+        _require(min(self.milestones, default=0) >= 0, "optim.milestones", self.milestones, "0 or more steps each")
         _require(0 <= self.decay <= 1, "optim.decay", self.decay, "a share between 0 and 1")
         _require(self.warmup >= 0, "optim.warmup", self.warmup, "0 or more steps")
         _require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or none")
@@ -123,6 +128,10 @@ class LossWeights:
     normalise: bool = False
     """Divide each layer's distance by the mean magnitude of the real picture's features."""
 
+    def __post_init__(self) -> None:
+        for name in ("pixel", "perceptual", "gan", "colour", "grid", "spectrum"):
+            _require(getattr(self, name) >= 0, f"weights.{name}", getattr(self, name), "0 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
@@ -132,6 +141,9 @@ class DiscriminatorConfig:
     """Feature maps of its first layer; they double three times."""
     batch_norm: bool = False
     """Batch norm after the convolutions; at small batches it makes the discriminator win outright."""
+
+    def __post_init__(self) -> None:
+        _require(self.channels >= 1, "discriminator.channels", self.channels, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +195,9 @@ class RunConfig:
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        known = "auto, fp32 or bf16 (training in fp16 overflows and costs PSNR)"
+        _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, known)
+        _require(self.resume in ("last", "best"), "resume", self.resume, "last or best")
         _require(len(self.images) > 0, "images", "empty", "one folder of pictures or more (--images FOLDER)")
 
 
@@ -201,6 +216,7 @@ class PretrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.start in ("identity", "paper"), "start", self.start, "identity or paper")
         _whole_patches(self.patch, self.generator.scale)
 
 
@@ -222,6 +238,10 @@ class TrainConfig(RunConfig):
     """The best model is the one of lowest LPIPS among those whose PSNR-Y reaches this."""
     vgg: Path | None = None
     """VGG19 weights; none = the torch cache, else fetched."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.patch >= SMALLEST_GAN_PATCH, "patch", self.patch, f"at least {SMALLEST_GAN_PATCH} in stage 2")
 
 
 FREE = frozenset({"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg",

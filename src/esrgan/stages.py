@@ -149,8 +149,12 @@ def _first_generator(config: PretrainConfig) -> Generator:
         given = load_model(config.init).state_dict()
         mine = generator.state_dict()
         fitting = {name: w for name, w in given.items() if name in mine and mine[name].shape == w.shape}
-        if not fitting:
-            raise EsrganError(f"no weight of {config.init} fits the network of this run; check --generator options")
+        fit, *of = (sum(w.numel() for w in weights.values()) for weights in (fitting, given, mine))
+        if fit < min(of) / 2:  # the last bias, of three numbers, fits everywhere
+            raise EsrganError(
+                f"{config.init} is another network than this run's: only {fit:,} of its {of[0]:,} weights fit; give"
+                " the --generator options that `esrgan models show` tells of it, or leave --init out"
+            )
         generator.load_state_dict(mine | fitting)
     return generator
 
