@@ -11,9 +11,10 @@ from PIL import Image, ImageCms, IptcImagePlugin
 
 from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.kinds import upscale
+from esrgan.library import find_model
 from esrgan.picture_reader import open_picture
 from esrgan.resize import resize
 from esrgan.upscaler import Upscaler
@@ -275,6 +276,20 @@ def test_the_same_kind_comes_back(upscaler, tmp_path):
         image = upscale(photo().convert(mode), upscaler)
         assert (image.mode, image.size) == (expected, (256, 192))
     assert upscale(Image.fromarray(waves(20, 30, 1, np.uint16)[..., 0]), upscaler).mode == "I;16"
+
+
+def test_without_a_model_the_default_suits_the_scale():
+    assert find_model(scale=2).stem == "lite_x2_gan"
+    array = waves(20, 30, 3, np.uint8)
+    assert np.array_equal(upscale(array, scale=2, device="cpu"), upscale(array, "lite_x2_gan", device="cpu"))
+
+
+def test_options_that_would_not_count_are_refused(upscaler):
+    array = waves(4, 4, 3, np.uint8)
+    with pytest.raises(UsageError, match=r"how or its fields by name \(scale\)"):
+        upscale(array, upscaler, how=Enlargement(width=8), scale=2)
+    with pytest.raises(UsageError, match="its own device and tile"):
+        upscale(array, upscaler, device="cpu", tile=64)
 
 
 @pytest.mark.parametrize("image", [

@@ -7,7 +7,7 @@ from conftest import photo
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError
-from esrgan.folders import LONGEST_NAME, RECORD, Job, Naming, Record, plan, remove_leftovers
+from esrgan.folders import LONGEST_NAME, RECORD, Job, Naming, Record, fingerprint, plan, remove_leftovers
 from esrgan.picture_writer import FORMATS
 
 
@@ -169,3 +169,10 @@ def test_on_windows_leftovers_stay_because_asking_for_a_process_would_interrupt_
         patch.setattr(os, "kill", None)
         remove_leftovers([tmp_path])
     assert left.exists()
+
+
+def test_the_weights_of_ncnn_models_tell_them_apart(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.param").write_text("the same layers")
+        (tmp_path / f"{name}.bin").write_text(f"weights {name}")
+    assert fingerprint(tmp_path / "a.param") != fingerprint(tmp_path / "b.param")

@@ -35,6 +35,7 @@ def test_a_model_is_found_by_name_and_by_path(shelf):
         (4, "cuda:1", "full_x4_gan"),
         (2, "cpu", "lite_x2_gan"),
         (3, "cpu", "lite_x4_gan"),
+        (1.5, "cpu", "lite_x2_gan"),
         (8, "cpu", "lite_x4_gan"),
     ],
 )
@@ -46,6 +47,8 @@ def test_the_partner_of_a_gan_model_is_its_psnr_model(shelf):
     assert library.partner(library.find_model("lite_x4_gan")).stem == "lite_x4_psnr"
     with pytest.raises(EsrganError, match=r"full_x4_gan.*--psnr-model"):
         library.partner(library.find_model("full_x4_gan"))
+    with pytest.raises(EsrganError, match=r"lite_x4_psnr.*is not named as a GAN model"):
+        library.partner(library.find_model("lite_x4_psnr"))
 
 
 def test_a_users_model_is_listed_and_never_hides_a_shipped_one(shelf):

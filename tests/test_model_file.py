@@ -39,6 +39,13 @@ def test_the_header_tells_config_and_provenance(saved):
     assert header.provenance == {"stage": "psnr", "licence": "CC0"}
 
 
+def test_files_may_be_named_by_text_too(tmp_path):
+    save_model(Generator(CONFIGS[0]), str(tmp_path / "net.safetensors"))
+    assert read_header(str(tmp_path / "net.safetensors")).config == CONFIGS[0]
+    with pytest.raises(EsrganError, match=r"absent\.safetensors"):
+        read_header(str(tmp_path / "absent.safetensors"))
+
+
 def test_a_half_file_is_half_as_large_and_is_used_in_fp32(saved, tmp_path):
     net, path = saved
     save_model(net, tmp_path / "half.safetensors", half=True)

@@ -72,7 +72,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         height: Of the result, in pixels; alone, the width follows.
         megapixels: Of the result, in millions of pixels.
         transparency: How transparency is enlarged: by the network, as a grey picture, or bicubic.
-        model: Name of a model at hand (`esrgan models` lists them) or a model file. [the best GAN model for the device]
+        model: Name of a model at hand (see `esrgan models`) or a file. [the GAN model that suits scale and device]
         alpha: Blend a PSNR model (0) with the GAN model (1); 0.8 has fewer invented details than 1.
         psnr_model: The one to blend with. [the one beside the GAN model]
         format_: Of the results: png, jpeg, webp, tiff, gif, avif. [as each picture is]
@@ -138,8 +138,6 @@ def _load(
     model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, options: dict[str, Any]
 ) -> "tuple[Upscaler, str]":
     """The upscaler, and what identifies its weights."""
-    import math  # noqa: PLC0415
-
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
     from esrgan.folders import fingerprint  # noqa: PLC0415
     from esrgan.interpolate import interpolate  # noqa: PLC0415
@@ -148,7 +146,7 @@ def _load(
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     device = str(torch_device(options["device"]))
-    path = find_model(model, scale=math.ceil(scale or 4), device=device)
+    path = find_model(model, scale=scale or 4, device=device)
     if alpha is None:
         return Upscaler(path, **options), fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)

@@ -249,9 +249,13 @@ def _ends_a_line(path: Path) -> bool:
 
 
 def fingerprint(model: Path) -> str:
-    """What tells one model file from another: a hash of its bytes."""
+    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
     with model.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        digest = hashlib.file_digest(file, "sha256")
+    weights = model.with_suffix(".bin")
+    if model.suffix == ".param" and weights.is_file():
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

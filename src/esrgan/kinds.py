@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.devices import Precision
+from esrgan.engines import torch_device
 from esrgan.enlarge import Pixels, Rows, enlarged
 from esrgan.enlarge_file import Enlargement, write_enlarged
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
+from esrgan.library import find_model
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.picture_writer import find_format, fit_format, suffix_for
 from esrgan.upscaler import OVERLAP, Upscaler
@@ -48,7 +50,7 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     Args:
         image: The picture; a file is taken as it is shown (upright, in sRGB where it was CMYK), with its metadata.
         model: An ``Upscaler`` to use it for many pictures, from any number of threads; or a network, a model file, the
-            name of a model at hand, or none for the default one.
+            name of a model at hand, or none for the default one of that scale.
         how: How large, and how transparency is enlarged; or give its fields by name: ``scale=2``, ``width=1920``.
         device: As of ``Upscaler``, like the next three.
         precision: fp32, bf16, fp16, or auto.
@@ -59,12 +61,12 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
 
     Raises:
         EsrganError: A kind, shape or type that is none of these, a damaged picture, a result that cannot be right.
+        UsageError: ``how`` and fields of it, or an ``Upscaler`` and options of one.
     """
+    if how and size:
+        raise UsageError(f"give either how or its fields by name ({', '.join(size)}), not both")
     how = how or Enlargement(**size)
-    if isinstance(model, Upscaler):
-        upscaler = model
-    else:
-        upscaler = Upscaler(model, device=device, precision=precision, tile=tile, overlap=overlap)
+    upscaler = _upscaler(model, how, device=device, precision=precision, tile=tile, overlap=overlap)
     result: Any
     match image:
         case str() | Path():
@@ -82,6 +84,18 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
                 f"a picture is a path, bytes, PIL image, numpy array or tensor, not {type(image).__name__}"
             )
     return result  # type: ignore[no-any-return]
+
+
+def _upscaler(model: Upscaler | Generator | str | Path | None, how: Enlargement, **options: Any) -> Upscaler:
+    if not isinstance(model, Upscaler):
+        if model is None:
+            model = find_model(scale=how.scale or 4, device=str(torch_device(options["device"])))
+        return Upscaler(model, **options)
+    usual = {"device": "auto", "precision": "auto", "tile": None, "overlap": OVERLAP}
+    changed = [name for name, value in options.items() if value != usual[name]]
+    if changed:
+        raise UsageError(f"an Upscaler has its own {' and '.join(changed)}; give them when you make it")
+    return model
 
 
 def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None) -> Path:

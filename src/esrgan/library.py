@@ -38,7 +38,7 @@ def entries() -> list[Entry]:
     return sorted(found.values(), key=lambda entry: (not entry.shipped, entry.name))
 
 
-def find_model(model: str | Path | None = None, *, scale: int = 4, device: str = "cpu") -> Path:
+def find_model(model: str | Path | None = None, *, scale: float = 4, device: str = "cpu") -> Path:
     """The file of ``model``: a path, a name at hand, ``hf:owner/name`` on the Hub or, with none, the best default.
 
     The default is the shipped GAN model of this scale, or else of the next larger one (or the largest there is); on a
@@ -69,12 +69,14 @@ def partner(path: Path) -> Path:
         EsrganError: There is none by that rule.
     """
     other = path.with_name(path.name.replace("gan", "psnr"))
-    if other == path or not other.is_file():
+    if other == path:
+        raise EsrganError(f"{path.name} is not named as a GAN model; give one with --model, or --psnr-model FILE too")
+    if not other.is_file():
         raise EsrganError(f"{path.name} has no PSNR model beside it to blend with; name one with --psnr-model FILE")
     return other
 
 
-def _default(scale: int, device: str) -> Path:
+def _default(scale: float, device: str) -> Path:
     shipped = {entry: entry.header().config for entry in entries() if entry.shipped and entry.name.endswith("_gan")}
     if not shipped:
         raise EsrganError("no model is shipped with this installation; name one with --model FILE")

@@ -54,18 +54,28 @@ class ModelFile(NamedTuple):
 
 def save_model(
     generator: Generator,
-    path: Path,
+    path: Path | str,
     *,
     provenance: dict[str, Any] | None = None,
     half: bool = False,
 ) -> None:
-    """Write ``generator`` to ``path`` atomically, in fp32 or, with ``half``, fp16."""
+    """Write ``generator`` to ``path`` atomically, in fp32 or, with ``half``, fp16.
+
+    Args:
+        generator: The network.
+        path: Of the new file, by custom ``.safetensors``.
+        provenance: What the header says of its origin: anything that JSON can hold.
+        half: Store the weights in fp16.
+
+    Raises:
+        EsrganError: The file cannot be written.
+    """
     dtype = torch.float16 if half else torch.float32
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
     metadata = {"format": "esrgan", "config": json.dumps(asdict(generator.config))}
     if provenance:
         metadata["provenance"] = json.dumps(provenance, ensure_ascii=False)
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         temporary.write_bytes(_ordered(save(weights, metadata)))
 
 
@@ -79,8 +89,13 @@ def _ordered(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
-def read_header(path: Path) -> Header:
-    """What a model file says of itself; of our own files without reading the weights."""
+def read_header(path: Path | str) -> Header:
+    """What a model file says of itself; of our own files without reading the weights.
+
+    Raises:
+        EsrganError: As ``load_model``.
+    """
+    path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
