@@ -192,19 +192,21 @@ def test_the_command_exits_with_1_if_a_picture_could_not_be_measured(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "named", "code"),
     [
-        (["--model", "nosuch"], "nosuch"),
-        (["--model", "bicubic", "--scale", "0"], "scale is 0"),
-        (["--model", "bicubic", "--lpips", "absent.safetensors"], "absent.safetensors"),
-        (["--model", "MODEL", "--scale", "2"], "enlarges 4 times, not 2"),
+        (["--model", "nosuch"], "nosuch", 1),
+        (["--model", "bicubic", "--scale", "0"], "--scale", 2),
+        (["--model", "bicubic", "--tile", "0"], "--tile", 2),
+        (["--model", "bicubic", "--lpips", "absent.safetensors"], "absent.safetensors", 1),
+        (["--model", "MODEL", "--scale", "2"], "enlarges 4 times, not 2", 2),
+        (["--model", "MODEL", "--engine", "openvino", "--precision", "fp16"], "openvino cannot do this", 2),
     ],
 )
-def test_the_command_says_what_is_wrong(tmp_path, capsys, offline, options, named):
+def test_the_command_says_what_is_wrong(tmp_path, capsys, offline, options, named, code):
     write_rgb(picture(), tmp_path / "a.png")
     save_model(Generator(GeneratorConfig(channels=4, growth=2, blocks=1)), tmp_path / "MODEL")
     options = [str(tmp_path / option) if option == "MODEL" else option for option in options]
-    assert main(["test", "--data", str(tmp_path / "a.png"), *options]) == 1
+    assert main(["test", "--data", str(tmp_path / "a.png"), *options]) == code
     assert named in capsys.readouterr().err
 
 

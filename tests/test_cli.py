@@ -94,3 +94,9 @@ def test_an_interrupt_is_said_and_exits_with_130(capsys, monkeypatch):
     monkeypatch.setattr("esrgan.commands_library.list_command", interrupted)
     assert main(["models"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--scale", "--patch"])
+def test_a_check_of_no_size_is_not_understood(option, capsys):
+    assert main(["data", "check", ".", option, "0"]) == 2
+    assert option in capsys.readouterr().err

@@ -94,22 +94,32 @@ def test_more_than_two_models_blend_by_weights(models: list[str], tmp_path: Path
     ("arguments", "said"),
     [
         (["--alpha", "0.5"], "--alpha blends two models"),
-        (["--alpha", "0.5", "--weights", "1", "1", "1"], "either --alpha or --weights"),
-        ([], "3 models need as many weights"),
+        (["--alpha", "0.5", "--weights", "1", "1", "1"], "either --alpha, the share"),
+        (["--weights", "1", "1"], "3 models need as many weights"),
+        ([], "give either --alpha, the share"),
     ],
 )
 def test_shares_that_do_not_fit_are_one_line(
     arguments: list[str], said: str, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["interpolate", *models, *arguments, "--out", str(tmp_path / "o.safetensors")]) == 1
+    assert main(["interpolate", *models, *arguments, "--out", str(tmp_path / "o.safetensors")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_a_blend_is_a_file_of_ours(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["interpolate", *models[:2], "--alpha", "0.5", "--out", str(tmp_path / "o.pth")]) == 1
+    assert main(["interpolate", *models[:2], "--alpha", "0.5", "--out", str(tmp_path / "o.pth")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
     assert not (tmp_path / "o.pth").exists()
+
+
+@pytest.mark.parametrize("line", ["convert MODEL o.txt", "convert MODEL o.pth --to esrgan", "export MODEL o.txt"])
+def test_a_suffix_that_does_not_fit_is_a_wrong_command(
+    line: str, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line.replace("MODEL", models[0]).split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

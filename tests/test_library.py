@@ -75,3 +75,5 @@ def test_models_of_other_programs_in_the_users_folder_are_at_hand(shelf):
     found = {entry.name: entry.header().config for entry in library.entries() if not entry.shipped}
     assert found == {"a": tiny.config, "b": tiny.config}
     assert library.find_model("b") == mine / "b.param"
+    b = next(entry for entry in library.entries() if entry.name == "b")
+    assert b.size() == sum(path.stat().st_size for path in mine.glob("b.*"))

@@ -23,10 +23,10 @@ def list_command() -> None:
         except EsrganError as error:
             broken.append(str(error))
             continue
-        megabytes = entry.path.stat().st_size / 1e6
+        size = entry.size()
         about = header.provenance
-        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{megabytes:.1f} MB",
-                      _speed(entry.path.stat().st_size), _scores(about), about.get("licence", "unknown"))  # fmt: skip
+        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{size / 1e6:.1f} MB",
+                      _speed(size), _scores(about), about.get("licence", "unknown"))  # fmt: skip
     console = Console()
     console.print(table)
     console.print(f"\nYour model folder: {user_folder()}", style="dim", highlight=False, soft_wrap=True)

@@ -77,17 +77,17 @@ def interpolate_command(
         weights: One for each model, of any sum.
         out: The model file to write, .safetensors.
     """
-    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.interpolate import blend, blend_provenance  # noqa: PLC0415
     from esrgan.model_file import load_model, read_header, save_model  # noqa: PLC0415
 
     if out.suffix != ".safetensors":
-        raise EsrganError(f"{out} must end in .safetensors; `esrgan convert` then makes other files of it")
-    if alpha is not None and weights:
-        raise EsrganError("give either --alpha or --weights")
+        raise UsageError(f"{out} must end in .safetensors; `esrgan convert` then makes other files of it")
+    if (alpha is None) == (not weights):
+        raise UsageError("give either --alpha, the share of the second of two models, or --weights, one for each model")
     if alpha is not None:
         if len(models) != 2 or not 0 <= alpha <= 1:
-            raise EsrganError("--alpha blends two models and is from 0 to 1; for more give --weights")
+            raise UsageError("--alpha blends two models and is from 0 to 1; for more give --weights")
         weights = (1 - alpha, alpha)
     paths = [_find(model) for model in models]
     network = blend([load_model(path) for path in paths], weights)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,9 +40,9 @@ class Running:
     """auto, cpu, cuda, cuda:1, mps or vulkan."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the network."""
-    engine: Literal["auto", "torch", "ncnn"] = "auto"
+    engine: Literal["auto", "torch", "ncnn", "openvino"] = "auto"
     """What runs the network."""
-    tile: int | None = None
+    tile: Annotated[int | None, Parameter(validator=Number(gt=0))] = None
     """Side of the largest square given to the network at once, in LR pixels."""
 
 
@@ -49,7 +50,7 @@ def test_command(
     *,
     data: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")],
     model: str | None = None,
-    scale: int | None = None,
+    scale: Annotated[int | None, Parameter(validator=Number(gt=0))] = None,
     lpips: Path | None = None,
     json: Path | None = None,
     running: Running = Running(),
@@ -87,7 +88,7 @@ def test_command(
 def _network(model: str | None, scale: int | None, running: Running) -> "tuple[Model, str]":
     from esrgan.benchmark import Bicubic  # noqa: PLC0415
     from esrgan.engines import torch_device  # noqa: PLC0415
-    from esrgan.errors import EsrganError  # noqa: PLC0415
+    from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.library import find_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
@@ -96,9 +97,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     path = find_model(model, scale=scale or 4, device=str(torch_device(running.device)))
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):
-        raise EsrganError(
-            f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale"
-        )
+        raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
     return upscaler, path.stem
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
+from cyclopts.validators import Number
 
 from esrgan.config import PretrainConfig, RunConfig, TrainConfig
 from esrgan.errors import EsrganError
@@ -100,8 +101,8 @@ def data_check_command(
     /,
     *,
     val: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
-    scale: int = 4,
-    patch: int = 128,
+    scale: Annotated[int, Parameter(validator=Number(gt=0))] = 4,
+    patch: Annotated[int, Parameter(validator=Number(gt=0))] = 128,
 ) -> int:
     """Look at training pictures before days are spent on them; exit code 1 if something is wrong.
 

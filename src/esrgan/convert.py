@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
 from esrgan.model_file import fill, load_model, read_model, save_model
@@ -50,13 +50,14 @@ def convert(
         scale: Of the network, where the file cannot tell: the weights of x3 have the shapes of those of x2.
 
     Raises:
+        UsageError: A suffix that the dialect does not have.
         EsrganError: Another scale than the weights have, a network that the dialect cannot hold, or bad files.
     """
     if out.suffix not in (".safetensors", ".pth"):
-        raise EsrganError(f"{out} must end in .safetensors or .pth; `esrgan export` writes other formats")
+        raise UsageError(f"{out} must end in .safetensors or .pth; `esrgan export` writes other formats")
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
     if dialect == "esrgan" and out.suffix != ".safetensors":
-        raise EsrganError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
+        raise UsageError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
     generator, provenance, note = load_scaled(source, scale), provenance_of(source), ""
     with replacing(out) as temporary:
         if dialect == "esrgan":

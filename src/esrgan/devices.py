@@ -42,7 +42,7 @@ def pick_precision(precision: Precision, device: torch.device, *, training: bool
     Inference takes fp16 on CUDA and bf16 on a CPU that has it; training takes bf16, whose range needs no loss scaling.
     """
     if precision not in ("auto", *DTYPES):
-        raise EsrganError(f"precision is {precision!r}; it must be auto, {', '.join(DTYPES)}")
+        raise UsageError(f"precision is {precision!r}; it must be auto, {', '.join(DTYPES)}")
     if training and precision == "fp16":
         raise EsrganError("training in fp16 overflows and costs PSNR; use precision bf16, fp32 or auto")
     if precision != "auto":

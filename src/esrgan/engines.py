@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, pick_device, pick_precision
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
@@ -95,17 +95,18 @@ def pick_engine(
     without fast bf16, ncnn with its Winograd kernels, then OpenVINO.
 
     Raises:
-        EsrganError: An unknown engine, or one that is not here or cannot do what is asked.
+        UsageError: An unknown engine, or one that cannot do what is asked.
+        EsrganError: An engine or a device that is not here.
     """
     if engine not in ENGINES:
-        raise EsrganError(f"engine is {engine!r}; it must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+        raise UsageError(f"engine is {engine!r}; it must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if device == VULKAN and engine not in ("auto", "ncnn"):
-        raise EsrganError(f"{engine} does not run on Vulkan; use --engine ncnn, or another --device")
+        raise UsageError(f"{engine} does not run on Vulkan; use --engine ncnn, or another --device")
     name: str = "ncnn" if device == VULKAN else engine
     obstacle = _obstacle(name, network, device, precision, compiled=compiled)
     if name in ("ncnn", "openvino"):
         if obstacle:
-            raise EsrganError(f"{name} cannot do this: {obstacle}")
+            raise UsageError(f"{name} cannot do this: {obstacle}")
         dtype = _usual(name, device) if precision == "auto" else DTYPES[precision]
     else:
         where = pick_device(device)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.files import write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
@@ -36,10 +36,11 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
         picture: The picture to compare with; none = a photograph that comes along.
 
     Raises:
-        EsrganError: An unknown format, an engine that is not installed, or a network that came out another.
+        UsageError: An unknown format.
+        EsrganError: An engine that is not installed, or a network that came out another.
     """
     if out.suffix not in ENGINES:
-        raise EsrganError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
+        raise UsageError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
     _require_own_bin(out)
     write, load = ENGINES[out.suffix]
     generator = load_model(source).requires_grad_(False)

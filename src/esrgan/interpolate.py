@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 
 
@@ -21,10 +21,11 @@ def interpolate(a: Generator, b: Generator, alpha: float) -> Generator:
         alpha: Share of ``b``, from 0 to 1.
 
     Raises:
-        EsrganError: Another alpha, or networks of different shape; the difference is named.
+        UsageError: Another alpha.
+        EsrganError: Networks of different shape; the difference is named.
     """
     if not 0 <= alpha <= 1:
-        raise EsrganError(f"alpha is {alpha}; it must be from 0 to 1, the share of the second model")
+        raise UsageError(f"alpha is {alpha}; it must be from 0 to 1, the share of the second model")
     return blend((a, b), (1 - alpha, alpha))
 
 
@@ -36,11 +37,12 @@ def blend(models: Sequence[Generator], weights: Sequence[float]) -> Generator:
         weights: How much each counts; 0 or more, of any sum.
 
     Raises:
-        EsrganError: Weights that give no mean, or networks of different shape.
+        UsageError: Weights that give no mean.
+        EsrganError: Networks of different shape.
     """
     total = sum(weights)
     if len(models) != len(weights) or not (0 < total < math.inf) or min(weights) < 0:
-        raise EsrganError(f"{len(models)} models need as many weights, 0 or more and not all 0; got {list(weights)}")
+        raise UsageError(f"{len(models)} models need as many weights, 0 or more and not all 0; got {list(weights)}")
     for other in models[1:]:
         _require_same_shape(models[0], other)
     result = copy.deepcopy(models[0]).eval()

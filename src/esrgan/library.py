@@ -31,6 +31,12 @@ class Entry:
         """What the file says of itself."""
         return read_header(self.path)
 
+    def size(self) -> int:
+        """Bytes that it takes on the disk; of ncnn models both files'."""
+        weights = self.path.with_suffix(".bin")
+        pair = self.path.suffix == ".param" and weights.is_file()
+        return self.path.stat().st_size + (weights.stat().st_size if pair else 0)
+
 
 def entries() -> list[Entry]:
     """The models at hand, shipped ones first; a user's file hides none of them."""
