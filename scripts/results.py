@@ -22,6 +22,8 @@ from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+Sets = dict[str, Path]
+"""Name of a benchmark set -> its folder."""
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 QUOTED = (
     (
@@ -75,19 +77,19 @@ def _blends(shipped: list[Entry], data: list[Path], lpips: LPIPS) -> None:
     _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
 
 
-def _having(data: list[Path], scale: int) -> list[Path]:
-    """The benchmark folders with pictures for ``scale``."""
-    found = []
+def _having(data: list[Path], scale: int) -> Sets:
+    """The benchmark folders with pictures for ``scale``; of the others HR pictures, whose LR is then made here."""
+    found = {}
     for folder in data:
         try:
             find_pairs(folder, scale)
+            found[folder.name] = folder
         except EsrganError:
-            continue
-        found.append(folder)
+            found |= {f"{folder.name}, own LR": hr for hr in sorted(folder.glob("x*/HR"))[-1:]}
     return found
 
 
-def _measure(shipped: list[Entry], scale: int, data: list[Path], lpips: LPIPS) -> list[Measured]:
+def _measure(shipped: list[Entry], scale: int, data: Sets, lpips: LPIPS) -> list[Measured]:
     rows: list[Measured] = [("bicubic (measured)", "-", _score(Bicubic(scale), data, "bicubic", lpips))]
     for entry in shipped:
         header = entry.header()
@@ -100,8 +102,11 @@ def _measure(shipped: list[Entry], scale: int, data: list[Path], lpips: LPIPS) -
     return rows
 
 
-def _score(model: Model, data: list[Path], name: str, lpips: LPIPS) -> dict[str, Any]:
-    return evaluate(model, data, name=name, lpips=lpips).to_dict()
+def _score(model: Model, data: Sets, name: str, lpips: LPIPS) -> dict[str, Any]:
+    report = evaluate(model, list(data.values()), name=name, lpips=lpips).to_dict()
+    for row, title in zip(report["datasets"], data, strict=True):
+        row["name"] = title
+    return report
 
 
 def _table(rows: list[Measured], quoted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> str:
@@ -127,11 +132,11 @@ def _defects(rows: list[Measured]) -> str:
 
 
 def _curve(psnr: Path, gan: Path, data: list[Path], lpips: LPIPS) -> list[dict[str, Any]]:
-    """Scores of the blends of a pair of models, alpha from 0 to 1."""
+    """Scores of the blends of a pair of models, alpha from 0 to 1; at scales other than 4 on the first set only."""
     models = load_model(psnr), load_model(gan)
-    data = _having(data, models[0].config.scale)
+    sets = _having(data if models[0].config.scale == 4 else data[:1], models[0].config.scale)
     blends = ((alpha, interpolate(*models, alpha)) for alpha in ALPHAS)
-    return [{"alpha": a, "sets": _score(Upscaler(model), data, gan.stem, lpips)["datasets"]} for a, model in blends]
+    return [{"alpha": a, "sets": _score(Upscaler(model), sets, gan.stem, lpips)["datasets"]} for a, model in blends]
 
 
 def _alpha_table(curve: list[dict[str, Any]]) -> str:
