@@ -109,7 +109,7 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]]) -> str
 {chr(10).join(scores)}
 
 Protocol: {about["scores"]["protocol"]}. Measured by `scripts/ship_model.py` on the file as shipped (weights rounded to
-fp16, arithmetic in fp32), LR by MATLAB's bicubic.
+fp16, arithmetic in fp32). LR: MATLAB's bicubic at x2 and x4; at x8, which the sets do not have, this program's like it.
 
 ## Recipe
 
