@@ -56,7 +56,8 @@ def ship(
     save_model(generator, out, provenance=about, half=True)
     curve = _curve(model.parent / "log.jsonl")
     write_text(SHIPPED / "curves" / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
-    write_text(ROOT / "docs" / "models" / f"{name}.md", _card(about, out, curve))
+    millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
+    write_text(ROOT / "docs" / "models" / f"{name}.md", _card(about, out, curve, millions))
 
 
 def _commit() -> str:
@@ -79,7 +80,7 @@ def _curve(log: Path) -> list[dict[str, Any]]:
     return base + curve
 
 
-def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]]) -> str:
+def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millions: float) -> str:
     """The model card: what the header says, for people."""
     name, gan = about["name"], about["stage"] == "gan"
     scores = ["| | PSNR-Y | SSIM-Y | LPIPS |", "| --- | --- | --- | --- |"]
@@ -119,14 +120,14 @@ Step {about["step"]}, commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v
 {recipe}
 ```
 
-## Validation on 12 photographs of the same sources
+## Validation on {about.get("validation", {}).get("pictures", "some")} photographs of the same sources
 
 {chr(10).join(points)}
 
 ## Limits
 
 Trained on LR pictures made by bicubic reduction of clean photographs, and on nothing else: it takes noise for texture and
-sharpens the blocks of JPEG files. Text, drawings and faces are rare in its data. It has 1.1 million parameters and was
+sharpens the blocks of JPEG files. Text, drawings and faces are rare in its data. It has {millions:.1f} million parameters and was
 trained for hours, not days.
 
 ## Data

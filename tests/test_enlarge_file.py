@@ -278,6 +278,16 @@ def test_the_same_kind_comes_back(upscaler, tmp_path):
     assert upscale(Image.fromarray(waves(20, 30, 1, np.uint16)[..., 0]), upscaler).mode == "I;16"
 
 
+@pytest.mark.parametrize(("mode", "colour", "expected"), [("RGB", (9, 9, 9), "RGBA"), ("L", 9, "LA"), ("P", 0, "RGBA")])
+def test_a_transparent_colour_becomes_transparency(upscaler, mode, colour, expected):
+    image = Image.new(mode, (20, 20), colour)
+    image.info["transparency"] = colour
+    out = upscale(image, upscaler)
+    assert out.mode == expected
+    assert out.getchannel("A").getextrema() == (0, 0)
+    assert "transparency" not in out.info
+
+
 def test_without_a_model_the_default_suits_the_scale():
     assert find_model(scale=2).stem == "lite_x2_gan"
     array = waves(20, 30, 3, np.uint8)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, save_model
+from esrgan.cli import main
 from esrgan.convert import convert
 from esrgan.hub import card, pull, push
 from esrgan.images import write_rgb
@@ -178,3 +179,8 @@ def test_only_our_files_and_pictures_that_exist_are_pushed(model: Path, tmp_path
         push(tmp_path / "m.pth", "someone/tiny", endpoint="http://127.0.0.1:9")
     with pytest.raises(EsrganError, match="there is no picture"):
         push(model, "someone/tiny", previews=[tmp_path / "no.png"], endpoint="http://127.0.0.1:9")
+
+
+def test_the_command_pushes_models_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "push", "nosuch", "someone/tiny"]) == 1
+    assert "nor one of the models at hand (lite_x2_gan" in capsys.readouterr().err

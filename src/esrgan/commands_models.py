@@ -110,7 +110,7 @@ def show_command(model: str, /, *, speed: bool = True) -> None:
 
 
 def push_command(
-    model: Path,
+    model: str,
     repository: str,
     /,
     *,
@@ -120,14 +120,14 @@ def push_command(
     """Upload a model to the Hugging Face Hub, with a card made from its header.
 
     Args:
-        model: A model file of ours.
+        model: A model file of ours, or the name of a model at hand.
         repository: owner/name on the Hub; made where there is none.
         preview: A picture for the card; may be given several times.
         private: Make a new repository visible to you only.
     """
     from esrgan.hub import push  # noqa: PLC0415
 
-    print(push(model, repository, previews=preview, private=private))
+    print(push(_find(model), repository, previews=preview, private=private))
 
 
 def pull_command(repository: str, /) -> None:

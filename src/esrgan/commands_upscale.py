@@ -119,7 +119,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=key,
                     overwrite=overwrite, compare=compare)  # fmt: skip
     if verbose:
-        print(f"{len(todo.jobs)} pictures; {upscaler.about}", file=sys.stderr)
+        count = len(todo.jobs)
+        print(f"{count} picture{'s' * (count != 1)}; {upscaler.about}", file=sys.stderr)
     return _run(runner, todo, report=json, verbose=verbose)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from esrgan.errors import EsrganError
+from esrgan.library import SUFFIXES
 from esrgan.model_file import Header, read_model
 
 PREFIX = "hf:"
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")
 NAME = "model.safetensors"
 LICENCES = ("apache-2.0", "mit", "cc0-1.0", "unlicense", "bsd-2-clause", "bsd-3-clause", "wtfpl", "agpl-3.0", "gpl-3.0",
             "lgpl-3.0", "mpl-2.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",

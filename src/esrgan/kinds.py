@@ -40,9 +40,9 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     """Enlarge one picture and give the same kind of thing back.
 
     =================  ======================================================================================
-    ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it and gives that path, of the same type
+    ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it, over what is there, and gives that path
     ``bytes``          a file's content; gives the content of a larger file, in the same format
-    ``PIL.Image``      of any mode; gives the mode L, LA, RGB, RGBA or I;16 that can hold it
+    ``PIL.Image``      of any mode but I, F and LAB; gives the mode L, LA, RGB, RGBA or I;16 that can hold it
     ``numpy.ndarray``  uint8, uint16, or float in [0, 1]; (H, W) or (H, W, 1 to 4): grey, grey + alpha, RGB(A)
     ``torch.Tensor``   float in [0, 1]; (C, H, W) or (N, C, H, W), C = 1 to 4; gives float32 on the same device
     =================  ======================================================================================
@@ -167,8 +167,11 @@ def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
     if image.mode in ("I", "F", "LAB"):
         raise EsrganError(f"PIL images of mode {image.mode} have no fixed range; convert it to L, RGB or I;16 first")
     info = dict(image.info)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.mode == "PA" or info.pop("transparency", None) is not None else "RGB")
+    clear = info.pop("transparency", None) is not None  # a colour, or opacities of a palette's
+    if image.mode in ("1", "L", "RGB", "P") and clear:
+        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.mode == "PA" else "RGB")
     elif not image.mode.startswith("I;16"):
         modes = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA"}
         image = image.convert(modes.get(image.mode, "RGB"))
