@@ -81,6 +81,12 @@ def test_a_tile_whose_colour_moves_in_16_bits_is_redone_in_fp32():
     assert torch.equal(Upscaler(network, device="cpu", precision="bf16")(picture()), nearest(picture()))
 
 
+def test_one_picture_of_a_batch_that_comes_out_plain_is_noticed():
+    network = Odd(lambda lr: nearest(lr) * torch.tensor([1, 0])[:, None, None, None])
+    with pytest.raises(EsrganError, match="one colour for a tile of several"):
+        Upscaler(network, device="cpu", precision="fp32")(picture().repeat(2, 1, 1, 1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"), [(lambda lr: nearest(lr) * torch.nan, "not finite"), (lambda lr: nearest(lr) * 0, "one colour")]
 )

@@ -164,7 +164,8 @@ def _framed(lr: Tensor) -> Tensor:
 def _fault(lr: Tensor, sr: Tensor) -> str | None:
     if not _finite(sr):
         return "values that are not finite"
-    if _flat(sr[..., ::5, ::5]) and _flat(sr) and not _flat(lr, 8 * LEVEL):  # the first nearly always settles it
+    maybe = _flat(sr[..., ::5, ::5])  # which nearly always settles it
+    if maybe.any() and (maybe & _flat(sr) & ~_flat(lr, 8 * LEVEL)).any():
         return "one colour for a tile of several"
     return None
 
@@ -173,8 +174,9 @@ def _finite(image: Tensor) -> bool:
     return math.isfinite(float(image.sum()))  # in one pass, without a mask
 
 
-def _flat(image: Tensor, most: float = LEVEL / 2) -> bool:
-    return float((image.amax((-2, -1)) - image.amin((-2, -1))).max()) < most
+def _flat(image: Tensor, most: float = LEVEL / 2) -> Tensor:
+    """Which of the pictures are of one colour, (N,)."""
+    return (image.amax((-2, -1)) - image.amin((-2, -1))).amax(1) < most
 
 
 def _shift(lr: Tensor, sr: Tensor) -> float:
