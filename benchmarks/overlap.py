@@ -10,6 +10,7 @@ import torch
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from esrgan.images import read_rgb
 from esrgan.library import find_model
@@ -28,6 +29,7 @@ def main(
     *,
     model: Annotated[list[str], Parameter(consume_multiple=True)] = ["lite_x4_gan"],  # noqa: B006
     kept: int = 64,
+    middle: int | None = None,
 ) -> None:
     """Compare tiled with whole outputs in fp32.
 
@@ -35,11 +37,12 @@ def main(
         pictures: LR pictures, the larger the better.
         model: Models by name or path.
         kept: Side of what is kept of a tile; small, so that there are many seams.
+        middle: Take only so many pixels a side from the middle of the pictures: large networks take long.
     """
     table = Table("model", "overlap", "largest", "mean", box=None)
     for name in model:
         network = load_model(find_model(name)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        images = [read_rgb(path)[None] for path in pictures]
+        images = [_middle(read_rgb(path)[None], middle) for path in pictures]
         whole = [network(image).clamp(0, 1) for image in images]
         for overlap in OVERLAPS:
             apart = [
@@ -52,6 +55,13 @@ def main(
             largest, mean = max(d.max().item() for d in apart), sum(d.mean().item() for d in apart) / len(apart)
             table.add_row(name, str(overlap), f"{largest:.3f}", f"{mean:.5f}")
     Console().print(table)
+
+
+def _middle(image: Tensor, side: int | None) -> Tensor:
+    if side is None:
+        return image
+    top, left = (max(0, (size - side) // 2) for size in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
 
 
 if __name__ == "__main__":
