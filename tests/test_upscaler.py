@@ -143,3 +143,9 @@ def test_what_is_no_picture_is_refused(upscaler, image):
 def test_unknown_options_are_refused(network, options):
     with pytest.raises(EsrganError):
         Upscaler(network, **({"device": "cpu"} | options))
+
+
+@pytest.mark.parametrize(("free", "tile"), [(9 << 30, 544), (7 << 30, 288), (None, 288)])
+def test_the_tile_on_a_cpu_follows_the_free_memory(free, tile, network, monkeypatch):
+    monkeypatch.setattr("esrgan.upscaler.free_bytes", lambda: free)
+    assert Upscaler(network, device="cpu").tile == tile

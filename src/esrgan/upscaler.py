@@ -14,13 +14,16 @@ from esrgan.devices import Precision
 from esrgan.engines import EngineName, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.memory import free_bytes
 from esrgan.other_network import OtherNetwork, load_network
 from esrgan.tiling import spans, tiled
 
 OVERLAP = 16
 """LR pixels read around a tile."""
-TILE = 288
-"""Side of a tile on a CPU; larger ones overlap less and take more memory. It keeps 256, which divides many sides."""
+TILE, LARGE_TILE = 288, 544
+"""Sides of a tile that keep 256 and 512, which divide many sides; larger ones overlap less and take more memory."""
+ROOMY = 8 << 30
+"""Free bytes from which on a CPU takes the large tile: a network of full size needs half of them for it."""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
@@ -62,7 +65,7 @@ class Upscaler:
         compiled: bool = False,
     ) -> None:
         self.device = torch_device(device)
-        self.tile = tile or max(512 if self.device.type == "cuda" else TILE, 3 * overlap)
+        self.tile = tile or max(_usual_tile(self.device), 3 * overlap)
         self.overlap = overlap
         spans(1, self.tile, overlap)  # raises where they do not go together
         if not isinstance(model, Generator | OtherNetwork):
@@ -152,6 +155,11 @@ class Upscaler:
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         sr = self._run_by(lambda: self._engine(lr, dtype))
         return sr.clamp(0, 1) if _finite(sr) else sr * 1  # a new one, so that it is an ordinary tensor
+
+
+def _usual_tile(device: torch.device) -> int:
+    roomy = device.type == "cuda" or (device.type == "cpu" and (free_bytes() or 0) > ROOMY)
+    return LARGE_TILE if roomy else TILE
 
 
 def _framed(lr: Tensor) -> Tensor:
