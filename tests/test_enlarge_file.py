@@ -249,6 +249,16 @@ def test_a_moved_colour_is_an_error_and_nothing_is_written(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_a_file_in_the_results_place_is_replaced_only_when_asked(upscaler, tmp_path):
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "a_x4.png").write_text("mine")
+    with pytest.raises(EsrganError, match=r"a_x4\.png exists; overwrite=True"):
+        upscale(tmp_path / "a.png", upscaler)
+    assert (tmp_path / "a_x4.png").read_text() == "mine"
+    assert upscale(tmp_path / "a.png", upscaler, overwrite=True) == tmp_path / "a_x4.png"
+    assert open_picture(tmp_path / "a_x4.png").width == 256
+
+
 def test_the_same_kind_comes_back(upscaler, tmp_path):
     photo().save(tmp_path / "a.jpg")
     assert upscale(tmp_path / "a.jpg", upscaler) == tmp_path / "a_x4.jpg"

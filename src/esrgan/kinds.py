@@ -1,5 +1,6 @@
 """``esrgan.upscale``: one picture of any kind in, the same kind back."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,12 +36,13 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     tile: int | None = None,
     overlap: int = OVERLAP,
     format: str | None = None,  # noqa: A002 - the command's name for it
+    overwrite: bool = False,
     **size: Any,
 ) -> Image:
     """Enlarge one picture and give the same kind of thing back.
 
     =================  ======================================================================================
-    ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it, over what is there, and gives that path
+    ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it and gives that path
     ``bytes``          a file's content; gives the content of a larger file, in the same format
     ``PIL.Image``      of any mode but I, F and LAB; gives the mode L, LA, RGB, RGBA or I;16 that can hold it
     ``numpy.ndarray``  uint8, uint16, or float in [0, 1]; (H, W) or (H, W, 1 to 4): grey, grey + alpha, RGB(A)
@@ -58,9 +60,11 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
         overlap: Pixels read around each.
         **size: Fields of ``Enlargement``: scale, width, height, megapixels, transparency.
         format: Of a file or bytes: png, jpeg, webp, tiff, gif, avif; none = as it was.
+        overwrite: Replace the file that is there.
 
     Raises:
-        EsrganError: A kind, shape or type that is none of these, a damaged picture, a result that cannot be right.
+        EsrganError: A kind, shape or type that is none of these, a damaged picture, a result that cannot be right, a
+            file in its place.
         UsageError: ``how`` and fields of it, or an ``Upscaler`` and options of one.
     """
     if how and size:
@@ -70,7 +74,7 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     result: Any
     match image:
         case str() | Path():
-            result = type(image)(_file(upscaler, Path(image), how, format))
+            result = type(image)(_file(upscaler, Path(image), how, format, overwrite=overwrite))
         case bytes() | bytearray():
             result = type(image)(_bytes(upscaler, bytes(image), how, format))
         case np.ndarray():
@@ -98,12 +102,14 @@ def _upscaler(model: Upscaler | Generator | str | Path | None, how: Enlargement,
     return model
 
 
-def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None) -> Path:
+def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None, *, overwrite: bool) -> Path:
     picture = open_picture(path)
     size = how.size(picture.height, picture.width, upscaler.scale)
     form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
     factor = f"{how.scale or size[1] / picture.width:.3g}"
     target = path.with_name(f"{path.stem}_x{factor}{suffix_for(form, [path.suffix])}")
+    if not overwrite and os.path.lexists(target):
+        raise EsrganError(f"{name_of(target)} exists; overwrite=True replaces it")
     with replacing(target) as temporary, temporary.open("w+b") as file:
         write_enlarged(upscaler, picture, file.fileno(), name=name_of(path), form=form, how=how)
     return target
