@@ -132,6 +132,17 @@ def test_compare_shows_both(run, tmp_path):
     assert picture[32 + 72, 96].tolist() == picture[32 + 72, 192 + 8 + 96].tolist() == [255, 0, 0]
 
 
+def test_compare_also_shows_what_was_done_before(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    args, made = (tmp_path / "a.png", "--out", tmp_path / "out"), tmp_path / "out" / "a_x4_compare.png"
+    assert run(*args)[0] == 0
+    assert run(*args, "--compare") == (0, [], [f"{tmp_path / 'a.png'}: done before"])
+    assert opened(made).width == 2 * 256 + 8
+    before = made.stat().st_mtime_ns
+    run(*args, "--compare")
+    assert made.stat().st_mtime_ns == before
+
+
 def test_alpha_blends_two_models(run, tmp_path):
     photo().save(tmp_path / "a.png")
     assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--alpha", "0.5")[0] == 0

@@ -16,8 +16,13 @@ MOST_PIXELS = 16_000_000
 GAP = 8
 
 
+def comparison_path(enlarged: Path) -> Path:
+    """``STEM_compare.png`` beside the result."""
+    return enlarged.with_name(f"{enlarged.stem}_compare.png")
+
+
 def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
-    """Write ``STEM_compare.png`` beside ``enlarged`` and give its path.
+    """Write the comparison of a picture with its result and give its path.
 
     Args:
         source: The picture that was enlarged, or its content.
@@ -25,7 +30,7 @@ def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
     """
     lr, sr = (to_rgb(open_picture(picture)) for picture in (source, enlarged))
     bicubic, sr = _middle(lr, sr)
-    target = enlarged.with_name(f"{enlarged.stem}_compare.png")
+    target = comparison_path(enlarged)
     halves = [labelled(bicubic, "bicubic"), labelled(sr, "ESRGAN")]
     gap = torch.ones(3, halves[0].shape[1], GAP)
     write_rgb(torch.cat((halves[0], gap, halves[1]), dim=2), target)
