@@ -1,6 +1,7 @@
 import pytest
 
 from esrgan import library
+from esrgan.cli import main
 from esrgan.config import GeneratorConfig
 from esrgan.convert import convert
 from esrgan.errors import EsrganError
@@ -58,6 +59,18 @@ def test_a_users_model_is_listed_and_never_hides_a_shipped_one(shelf):
     found = {entry.name: entry for entry in library.entries()}
     assert not found["own"].shipped
     assert found["lite_x4_gan"].shipped
+
+
+def test_an_unreadable_model_folder_is_one_line_and_the_default_needs_it_not(shelf, monkeypatch, capsys):
+    (shelf / "file").touch()
+    (shelf / "loop").symlink_to(shelf / "loop")
+    for name in ("file", "loop"):
+        monkeypatch.setenv("ESRGAN_MODELS", str(shelf / name))
+        assert main(["models"]) == 1
+        said = capsys.readouterr().err
+        assert f"the model folder {shelf / name} cannot be read" in said
+        assert said.count("\n") == 1
+        assert library.find_model().stem == "lite_x4_gan"
 
 
 def test_an_unknown_name_lists_what_there_is(shelf):

@@ -39,7 +39,11 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """The models at hand, shipped ones first; a user's file hides none of them."""
+    """The models at hand, shipped ones first; a user's file hides none of them.
+
+    Raises:
+        EsrganError: The user's folder is there and cannot be read.
+    """
     found = {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_in(SHIPPED, shipped=True))}
     return sorted(found.values(), key=lambda entry: (not entry.shipped, entry.name))
 
@@ -83,7 +87,7 @@ def partner(path: Path) -> Path:
 
 
 def _default(scale: float, device: str) -> Path:
-    shipped = {entry: entry.header().config for entry in entries() if entry.shipped and entry.name.endswith("_gan")}
+    shipped = {entry: entry.header().config for entry in _in(SHIPPED, shipped=True) if entry.name.endswith("_gan")}
     if not shipped:
         raise EsrganError("no model is shipped with this installation; name one with --model FILE")
     scales = {config.scale for config in shipped.values()}
@@ -94,7 +98,13 @@ def _default(scale: float, device: str) -> Path:
 
 
 def _in(folder: Path, *, shipped: bool) -> Iterator[Entry]:
-    if folder.is_dir():
+    try:
         for path in sorted(folder.iterdir()):
             if path.suffix in SUFFIXES and path.is_file():
                 yield Entry(path.stem, path, shipped)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise EsrganError(
+            f"the model folder {folder} cannot be read ({error.strerror}); mend that, or let ESRGAN_MODELS name another"
+        ) from error
