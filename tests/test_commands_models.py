@@ -57,6 +57,18 @@ def test_show_tells_network_licence_origin_and_speed(models: list[str], capsys: 
     assert "not stated in the file" in capsys.readouterr().out
 
 
+def test_show_tells_the_model_that_it_began_from_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = {"name": "a", "stage": "psnr", "step": 7, "data": {"pictures": 12345}}
+    save_model(Generator(TINY), tmp_path / "b.safetensors", provenance={"stage": "gan", "init": first})
+    show = ["models", "show", str(tmp_path / "b.safetensors"), "--no-speed"]
+    assert main(show) == 0
+    said = capsys.readouterr().out
+    assert "a, psnr, step 7 (--full tells all of it)" in said
+    assert "12345" not in said
+    assert main([*show, "--full"]) == 0
+    assert "init.data.pictures 12345" in capsys.readouterr().out
+
+
 def test_a_scale_that_the_file_does_not_tell_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = Generator(GeneratorConfig(scale=3, channels=8, growth=4, blocks=1))
     torch.save(net.state_dict(), tmp_path / "m.pth")

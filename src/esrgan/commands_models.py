@@ -96,16 +96,17 @@ def interpolate_command(
     print(out)
 
 
-def show_command(model: str, /, *, speed: bool = True) -> None:
+def show_command(model: str, /, *, speed: bool = True, full: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Tell what a model file is: its network, licence and origin, and what it costs on this machine.
 
     Args:
         model: A model file of any dialect, or the name of a model at hand.
         speed: Measure how long it takes; some seconds.
+        full: Tell all of the model that this one was begun from, not a line.
     """
     from esrgan.describe import describe  # noqa: PLC0415
 
-    for name, value in describe(_find(model), speed=speed).items():
+    for name, value in describe(_find(model), speed=speed, full=full).items():
         print(f"{name:<15} {value}")
 
 

@@ -17,12 +17,13 @@ SAMPLE = 64
 """Side of the LR picture that the speed is measured with."""
 
 
-def describe(path: Path, *, speed: bool = True) -> dict[str, str]:
+def describe(path: Path, *, speed: bool = True, full: bool = False) -> dict[str, str]:
     """Names and values, in the order to print them.
 
     Args:
         path: A model file of any dialect.
         speed: Measure the time per megapixel, too; some seconds.
+        full: Tell all of the model that this one was begun from, not a line.
     """
     model, generator = read_model(path), load_model(path)
     config, about = model.header.config, dict(model.header.provenance)
@@ -39,6 +40,8 @@ def describe(path: Path, *, speed: bool = True) -> dict[str, str]:
     if speed:
         facts["speed"] = _speed(generator)
     facts["licence"] = str(about.pop("licence", "not stated in the file; ask where you have it from"))
+    if not full and isinstance(about.get("init"), dict):
+        about["init"] = f"{_origin(about['init'])} (--full tells all of it)"
     return facts | dict(_flat(about))
 
 
@@ -65,6 +68,11 @@ def _speed(generator: Generator) -> str:
     megapixels = (SAMPLE * generator.scale) ** 2 / 1e6
     where = f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
     return f"{seconds / megapixels:.2g} s per megapixel of the result ({where})"
+
+
+def _origin(about: dict[str, Any]) -> str:
+    step = f"step {about['step']}" if "step" in about else None
+    return ", ".join(str(part) for part in (about.get("name"), about.get("stage"), step) if part) or "a model"
 
 
 def _flat(about: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
