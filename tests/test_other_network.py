@@ -1,10 +1,12 @@
 import copy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from esrgan import EsrganError, Generator, GeneratorConfig, load_model, save_model
+from esrgan import EsrganError, Generator, GeneratorConfig, save_model
+from esrgan.cli import main
 from esrgan.other_network import OtherNetwork, load_network
 
 spandrel = pytest.importorskip("spandrel")
@@ -29,10 +31,25 @@ def test_a_network_of_another_architecture_enlarges_as_in_spandrel(tmp_path: Pat
         assert copy.deepcopy(loaded).to(torch.float64)(lr.double()).dtype == torch.float64
 
 
-def test_load_model_names_the_architecture_and_the_extra(tmp_path: Path) -> None:
+def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compact(tmp_path / "m.pth")
+    monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(EsrganError, match=r"Compact.*pip install 'esrgan\[spandrel\]'"):
-        load_model(tmp_path / "m.pth")
+        load_network(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("line", ["convert M o.pth", "export M o.onnx", "upscale a.png --model M --alpha 0.5"])
+def test_what_only_enlarging_takes_is_said_of_the_other_commands(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m_gan.pth", "m_psnr.pth"):
+        compact(tmp_path / name)
+    assert main(line.replace("M", "m_gan.pth").split()) == 1
+    said = capsys.readouterr().err
+    assert "Compact" in said
+    assert "only `esrgan upscale`, without --alpha, and `esrgan test`" in said
+    assert "install" not in said
 
 
 def test_our_own_networks_do_not_need_spandrel(tmp_path: Path) -> None:

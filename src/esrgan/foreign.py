@@ -85,8 +85,8 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
     if not {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"} <= weights.keys():
         name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
         raise OtherArchitectureError(
-            f"{path} holds a network of another architecture ({name}), not ESRGAN; with spandrel installed `esrgan "
-            "upscale` and `esrgan test` can use it: pip install 'esrgan[spandrel]'",
+            f"{path} holds a network of another architecture ({name}), not ESRGAN; only `esrgan upscale`, "
+            "without --alpha, and `esrgan test` take such, through spandrel",
             name,
         )
     return Found(_infer(weights, path), weights, dialect)

@@ -127,7 +127,7 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
         name = "Compact (SRVGGNet)" if kinds["PReLU"] and not kinds["Concat"] else "unknown"
         raise OtherArchitectureError(
             f"{path} is a network of another architecture ({name}), not ESRGAN; give its .pth or .safetensors, which "
-            "`esrgan upscale` and `esrgan test` can use with spandrel: pip install 'esrgan[spandrel]'",
+            "`esrgan upscale`, without --alpha, and `esrgan test` take, through spandrel",
             name,
         )
     subpixel = kinds["TanH"] > 0

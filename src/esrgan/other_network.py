@@ -39,13 +39,13 @@ def load_network(path: Path, *, device: torch.device | str = "cpu") -> Generator
     """
     try:
         return load_model(path, device=device)
-    except OtherArchitectureError:
+    except OtherArchitectureError as other:
         if is_param(path):
             raise
         try:
             import spandrel  # noqa: PLC0415 - an extra
         except ImportError:
-            raise
+            raise EsrganError(f"{other}: pip install 'esrgan[spandrel]'") from other
     tensors = read_weights(path).tensors
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(tensors)
