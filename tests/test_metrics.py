@@ -102,6 +102,31 @@ def test_pictures_of_other_sizes_and_too_small_ones_are_refused():
         psnr_y(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), border=4)
 
 
+class OnMps(torch.Tensor):
+    """A picture that says it is on MPS and, as there, cannot become float64."""
+
+    device = torch.device("mps")
+
+    def double(self):
+        raise TypeError("MPS has no float64")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_pictures_on_mps_are_measured_on_the_cpu():
+    sr, hr = torch.rand(2, 1, 3, 40, 48)
+    for measure in (
+        lambda a, b: psnr_y(a, b, border=4),
+        lambda a, b: ssim_y(a, b, border=4),
+        lambda a, b: grid_energy(a, b, period=4),
+        lambda a, _: unevenness(a, period=4),
+        overshoot,
+        colour_shift,
+    ):
+        assert torch.equal(measure(sr.as_subclass(OnMps), hr.as_subclass(OnMps)), measure(sr, hr))
+
+
 def test_colour_shift_is_in_levels():
     hr = torch.full((1, 3, 8, 8), 0.5)
     sr = hr.clone()

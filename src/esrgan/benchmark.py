@@ -59,8 +59,7 @@ def score(
         lpips: The network, where LPIPS is wanted.
         grey: ``hr`` comes from a grey file, which papers measure on its own values.
     """
-    device = "cpu" if hr.device.type == "mps" else hr.device  # MPS has no float64
-    sr, hr = quantise(sr.to(device).float()), hr.to(device)
+    sr = quantise(sr.to(hr.device).float())
     one, other = (to_grey(sr), to_grey(hr)) if grey else (sr, hr)
     found: dict[str, Tensor | None] = {
         "psnr_y": psnr_y(one, other, border=border),

@@ -2,7 +2,8 @@
 
 Every function takes ``sr`` and ``hr`` as RGB in [0, 1], (N, 3, H, W), and gives one number per picture, (N,). PSNR and
 SSIM follow the protocol that papers report: 8-bit, luma of BT.601 in studio swing, the border left out; a picture of
-one channel, (N, 1, H, W), is its own luma from 0 to 255, as in the papers' scripts.
+one channel, (N, 1, H, W), is its own luma from 0 to 255, as in the papers' scripts. Of pictures on MPS the numbers, all
+but LPIPS, are on the CPU.
 """
 
 from collections.abc import Callable
@@ -29,11 +30,15 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 def luma(image: Tensor) -> Tensor:
     """BT.601 studio-swing luma, 16 to 235, of the picture rounded to 8 bits; (N, 3, H, W) -> (N, 1, H, W), float64."""
-    levels = quantise(image.double())
+    levels = quantise(_double(image))
     if image.shape[1] == 1:
         return 255 * levels
-    weights = torch.tensor((65.481, 128.553, 24.966), dtype=torch.float64, device=image.device)
+    weights = torch.tensor((65.481, 128.553, 24.966), dtype=torch.float64, device=levels.device)
     return (levels * weights.view(3, 1, 1)).sum(dim=1, keepdim=True) + 16
+
+
+def _double(image: Tensor) -> Tensor:
+    return (image.cpu() if image.device.type == "mps" else image).double()  # MPS has no float64
 
 
 def to_grey(image: Tensor) -> Tensor:
@@ -90,7 +95,7 @@ def _blur(x: Tensor) -> Tensor:
 
 def colour_shift(sr: Tensor, hr: Tensor) -> Tensor:
     """Largest difference between the mean colours, over the three channels, in 8-bit levels."""
-    return 255 * (sr.double().mean(dim=(2, 3)) - hr.double().mean(dim=(2, 3))).abs().amax(dim=1)
+    return 255 * (_double(sr).mean(dim=(2, 3)) - _double(hr).mean(dim=(2, 3))).abs().amax(dim=1)
 
 
 GRID_WINDOW = 32
