@@ -17,8 +17,6 @@ from esrgan.library import find_model
 from esrgan.model_file import load_model
 from esrgan.tiling import tiled
 
-OVERLAPS = (4, 8, 12, 16, 20, 24, 32, 48, 64)
-
 app = App(help=__doc__)
 
 
@@ -28,6 +26,7 @@ def main(
     pictures: list[Path],
     *,
     model: Annotated[list[str], Parameter(consume_multiple=True)] = ["lite_x4_gan"],  # noqa: B006
+    overlap: Annotated[list[int], Parameter(consume_multiple=True)] = [4, 8, 12, 16, 20, 24, 32, 48, 64],  # noqa: B006
     kept: int = 64,
     middle: int | None = None,
 ) -> None:
@@ -36,6 +35,7 @@ def main(
     Args:
         pictures: LR pictures, the larger the better.
         model: Models by name or path.
+        overlap: Those to try.
         kept: Side of what is kept of a tile; small, so that there are many seams.
         middle: Take only so many pixels a side from the middle of the pictures: large networks take long.
     """
@@ -44,16 +44,14 @@ def main(
         network = load_model(find_model(name)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = [_middle(read_rgb(path)[None], middle) for path in pictures]
         whole = [network(image).clamp(0, 1) for image in images]
-        for overlap in OVERLAPS:
+        for pixels in overlap:
             apart = [
                 255
-                * (
-                    tiled(network, x, scale=network.scale, tile=kept + 2 * overlap, overlap=overlap).clamp(0, 1) - y
-                ).abs()
+                * (tiled(network, x, scale=network.scale, tile=kept + 2 * pixels, overlap=pixels).clamp(0, 1) - y).abs()
                 for x, y in zip(images, whole, strict=True)
             ]
             largest, mean = max(d.max().item() for d in apart), sum(d.mean().item() for d in apart) / len(apart)
-            table.add_row(name, str(overlap), f"{largest:.3f}", f"{mean:.5f}")
+            table.add_row(Path(name).stem, str(pixels), f"{largest:.3f}", f"{mean:.5f}")
     Console().print(table)
 
 

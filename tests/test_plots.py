@@ -66,7 +66,7 @@ def test_the_shipped_runs_have_curves_that_rise_above_bicubic(stage):
         curve = load_references(stage, scale, begun=True)[name]
         score = {"psnr": "psnr_y", "gan": "lpips"}[stage]
         last = gains(curve, score)[-1][1]
-        assert last > 0.5 if stage == "psnr" else last < 0.5
+        assert last > 0.5 if stage == "psnr" else last < 0.8
 
 
 def test_a_run_from_scratch_is_held_against_one_from_scratch():

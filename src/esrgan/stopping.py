@@ -14,7 +14,7 @@ from esrgan import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ECHO = 1.0  # seconds in which several processes hear one Ctrl-C twice: from the terminal and from torchrun
-PATIENCE = 0.5  # seconds that Python has to answer the second signal
+PATIENCE = 1.0  # seconds that Python has to answer the second signal
 SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
 
@@ -30,7 +30,7 @@ def stopping() -> Iterator[list[str]]:
         yield asked
         return
     echo = ECHO if distributed.size() > 1 else 0.0
-    since = 0.0
+    since, answered = 0.0, threading.Event()
 
     def answer(number: int, _: FrameType | None) -> None:
         nonlocal since
@@ -38,11 +38,12 @@ def stopping() -> Iterator[list[str]]:
             asked.append(signal.Signals(number).name)
             since = time.monotonic()
         elif time.monotonic() - since >= echo:
+            answered.set()
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, answer) for number in SIGNALS}
     try:
-        with _watched(echo):
+        with _watched(answered, echo):
             yield asked
     finally:
         for number, handler in before.items():
@@ -50,29 +51,28 @@ def stopping() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _watched(echo: float) -> Iterator[None]:
+def _watched(answered: threading.Event, echo: float) -> Iterator[None]:
     """Within it a thread ends the program if a second signal is not answered."""
     if hasattr(sys, "ps1"):
         yield
         return
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(ear, done, echo), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(ear, answered, echo), daemon=True)
     watcher.start()
     before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        done.set()
+        answered.set()
         mouth.close()
         watcher.join()
         ear.close()
 
 
-def _watch(ear: socket.socket, done: threading.Event, echo: float) -> None:
-    """End the program ``PATIENCE`` after the second signal that ``ear`` hears, unless all is done by then."""
+def _watch(ear: socket.socket, answered: threading.Event, echo: float) -> None:
+    """End the program ``PATIENCE`` after the second signal that ``ear`` hears, unless Python has ``answered`` it."""
     first: float | None = None
     while number := ear.recv(1):
         if number[0] not in SIGNALS:
@@ -80,7 +80,7 @@ def _watch(ear: socket.socket, done: threading.Event, echo: float) -> None:
         if first is None:
             first = time.monotonic()
         elif time.monotonic() - first >= echo:
-            if not done.wait(PATIENCE):
+            if not answered.wait(PATIENCE):
                 os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"\nesrgan: stopped at once\n")
                 os._exit(130)
             return
