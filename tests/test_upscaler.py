@@ -149,3 +149,9 @@ def test_unknown_options_are_refused(network, options):
 def test_the_tile_on_a_cpu_follows_the_free_memory(free, tile, network, monkeypatch):
     monkeypatch.setattr("esrgan.upscaler.free_bytes", lambda: free)
     assert Upscaler(network, device="cpu").tile == tile
+
+
+@pytest.mark.parametrize(("blocks", "tile", "overlap"), [(8, None, 16), (9, None, 32), (9, 64, 16), (9, 288, 32)])
+def test_deep_networks_get_a_larger_overlap_where_the_tile_has_room(blocks, tile, overlap):
+    network = Generator(GeneratorConfig(channels=4, growth=4, blocks=blocks))
+    assert Upscaler(network, device="cpu", tile=tile).overlap == overlap

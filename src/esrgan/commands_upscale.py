@@ -55,7 +55,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     engine: Annotated[Literal["auto", "torch", "ncnn", "openvino"], Parameter(group=SPEED)] = "auto",
     compile_: Annotated[bool, Parameter(name="--compile", group=SPEED, negative=())] = False,
     tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
-    overlap: Annotated[int, Parameter(group=SPEED, validator=validators.Number(gte=0))] = 16,
+    overlap: Annotated[int | None, Parameter(group=SPEED, validator=validators.Number(gte=0))] = None,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
 ) -> int:
     """Enlarge pictures; everything about them but the size stays: profile, EXIF, 16 bits, transparency, frames.
@@ -86,7 +86,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         engine: What runs the network; auto: the fastest that is installed.
         compile_: Let torch compile the network: up to minutes at the start, for many pictures on a GPU.
         tile: Side of the largest square the network gets at once, in pixels; smaller needs less memory.
-        overlap: Pixels read around every tile, so that no seam shows.
+        overlap: Pixels read around every tile, so that no seam shows; 16, or 32 for deep networks.
         verbose: Also say what runs where, and how long each picture took.
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
@@ -124,13 +124,14 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     return _run(runner, todo, report=json, verbose=verbose)
 
 
-def _check_tile(tile: int | None, overlap: int) -> None:
+def _check_tile(tile: int | None, overlap: int | None) -> None:
     from esrgan.errors import EsrganError, UsageError  # noqa: PLC0415
     from esrgan.tiling import spans  # noqa: PLC0415 - torch
+    from esrgan.upscaler import OVERLAP  # noqa: PLC0415
 
     try:
         if tile:
-            spans(1, tile, overlap)
+            spans(1, tile, OVERLAP if overlap is None else overlap)
     except EsrganError as error:
         raise UsageError(str(error)) from error
 

@@ -21,7 +21,7 @@ from esrgan.generator import Generator
 from esrgan.library import find_model
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.picture_writer import find_format, fit_format, suffix_for
-from esrgan.upscaler import OVERLAP, Upscaler
+from esrgan.upscaler import Upscaler
 
 Image = TypeVar("Image")
 
@@ -34,7 +34,7 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     device: str = "auto",
     precision: Precision = "auto",
     tile: int | None = None,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     format: str | None = None,  # noqa: A002 - the command's name for it
     overwrite: bool = False,
     **size: Any,
@@ -57,7 +57,7 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
         device: As of ``Upscaler``, like the next three.
         precision: fp32, bf16, fp16, or auto.
         tile: Side of the largest square the network gets at once.
-        overlap: Pixels read around each.
+        overlap: Pixels read around each; none = as the network's depth asks for.
         **size: Fields of ``Enlargement``: scale, width, height, megapixels, transparency.
         format: Of a file or bytes: png, jpeg, webp, tiff, gif, avif; none = as it was.
         overwrite: Replace the file that is there.
@@ -95,7 +95,7 @@ def _upscaler(model: Upscaler | Generator | str | Path | None, how: Enlargement,
         if model is None:
             model = find_model(scale=how.scale or 4, device=str(torch_device(options["device"])))
         return Upscaler(model, **options)
-    usual = {"device": "auto", "precision": "auto", "tile": None, "overlap": OVERLAP}
+    usual = {"device": "auto", "precision": "auto", "tile": None, "overlap": None}
     changed = [name for name, value in options.items() if value != usual[name]]
     if changed:
         raise UsageError(f"an Upscaler has its own {' and '.join(changed)}; give them when you make it")

@@ -18,8 +18,8 @@ from esrgan.memory import free_bytes
 from esrgan.other_network import OtherNetwork, load_network
 from esrgan.tiling import spans, tiled
 
-OVERLAP = 16
-"""LR pixels read around a tile."""
+SHALLOW, OVERLAP, DEEP_OVERLAP = 8, 16, 32
+"""LR pixels read around a tile, for networks of up to 8 blocks and for others: deep ones see farther."""
 TILE, LARGE_TILE = 288, 544
 """Sides of a tile that keep 256 and 512, which divide many sides; larger ones overlap less and take more memory."""
 ROOMY = 8 << 30
@@ -44,7 +44,7 @@ class Upscaler:
         device: Where it runs: auto, cpu, cuda, cuda:1, mps, vulkan.
         precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
-        overlap: LR pixels read around every tile.
+        overlap: LR pixels read around every tile; none = as the network's depth asks for.
         engine: What runs it: auto (the fastest that is installed), torch, ncnn, openvino.
         compiled: Through ``torch.compile``.
 
@@ -60,19 +60,21 @@ class Upscaler:
         device: str = "auto",
         precision: Precision = "auto",
         tile: int | None = None,
-        overlap: int = OVERLAP,
+        overlap: int | None = None,
         engine: EngineName = "auto",
         compiled: bool = False,
     ) -> None:
         self.device = torch_device(device)
-        self.tile = tile or max(_usual_tile(self.device), 3 * overlap)
-        self.overlap = overlap
-        spans(1, self.tile, overlap)  # raises where they do not go together
+        if tile and overlap is not None:
+            spans(1, tile, overlap)  # raises where they do not go together
         if not isinstance(model, Generator | OtherNetwork):
             from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
 
             model = load_network(find_model(model, scale=4, device=str(self.device)))
         self.scale = model.scale
+        self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
+        self.tile = tile or max(_usual_tile(self.device), 3 * self.overlap)
+        spans(1, self.tile, self.overlap)
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.dtype = self._engine.dtype
         self._said_small_tiles = False
@@ -155,6 +157,12 @@ class Upscaler:
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         sr = self._run_by(lambda: self._engine(lr, dtype))
         return sr.clamp(0, 1) if _finite(sr) else sr * 1  # a new one, so that it is an ordinary tensor
+
+
+def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
+    shallow = isinstance(network, Generator) and network.config.blocks <= SHALLOW
+    usual = OVERLAP if shallow else DEEP_OVERLAP
+    return max(OVERLAP, min(usual, tile // 4)) if tile else usual
 
 
 def _usual_tile(device: torch.device) -> int:
