@@ -133,9 +133,7 @@ def test_a_signal_saves_and_stops_and_the_same_command_ends_as_if_unbroken(tmp_p
 def stop_after(log, number):
     for _ in count():
         if log.is_file() and "losses" in log.read_text():
-            signal.getsignal(number)(
-                number, None
-            )  # a real one may crash: see test_stopping
+            signal.getsignal(number)(number, None)  # not sent: see test_stopping
             return
         time.sleep(0.001)
 
