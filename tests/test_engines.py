@@ -141,10 +141,18 @@ def test_what_an_engine_cannot_do_is_said_at_once(options, words):
         Upscaler(made(SHAPES[0]), **({"device": "cpu"} | options))
 
 
-def test_other_networks_than_esrgan_are_for_torch():
-    network = Own(SHAPES[0])
+def with_other_borders():
+    network = made(SHAPES[0])
+    network.conv_hr.padding_mode = "replicate"
+    return network
+
+
+@pytest.mark.parametrize("make", [lambda: Own(SHAPES[0]), with_other_borders], ids=["subclass", "borders"])
+def test_other_networks_than_esrgan_are_for_torch(make, monkeypatch):
     with pytest.raises(EsrganError, match="ESRGAN networks only"):
-        Upscaler(network, device="cpu", engine="ncnn")
+        Upscaler(make(), device="cpu", engine="ncnn")
+    monkeypatch.setattr("esrgan.engines.bf16_is_fast", lambda: False)
+    assert type(pick_engine("auto", make(), device="cpu", precision="fp32")) is Torch
 
 
 @pytest.mark.skipif("ncnn.get_gpu_count()")

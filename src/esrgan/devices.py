@@ -63,7 +63,7 @@ def bf16_is_fast() -> bool:
     """
     if not (_has("_is_avx512_bf16_supported") or _has("_is_amx_tile_supported")):
         return False
-    return _conv_seconds(torch.bfloat16) < 1.5 * _conv_seconds(torch.float32)
+    return _conv_seconds(torch.bfloat16) < 4 * _conv_seconds(torch.float32)
 
 
 def _has(capability: str) -> bool:

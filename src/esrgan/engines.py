@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError
@@ -133,9 +133,15 @@ def _fastest(dtype: torch.dtype) -> str:
     return next((name for name in choices.get(dtype, ()) if find_spec(name)), "torch")
 
 
+def _is_plain(network: Network) -> bool:
+    """Whether it is what its config says, from which other engines build it: no subclass, no other borders."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return type(network) is Generator and all(layer.padding_mode == "zeros" for layer in convolutions)
+
+
 def _obstacle(name: str, network: Network, device: str, precision: Precision, *, compiled: bool) -> str | None:
     """Why an engine other than torch cannot be used, if it cannot."""
-    if type(network) is not Generator:
+    if not _is_plain(network):
         return "it runs ESRGAN networks only; use --engine torch"
     if device not in ("auto", "cpu", VULKAN):
         return f"it runs on --device cpu{' or vulkan' if name == 'ncnn' else ''}, not {device}"
