@@ -7,6 +7,7 @@ import torch
 import esrgan.export
 from esrgan import EsrganError, Generator, GeneratorConfig, save_model
 from esrgan.export import ENGINES, export
+from esrgan.extras import import_extra
 from esrgan.images import write_rgb
 from esrgan.parity import compare, require
 
@@ -127,7 +128,7 @@ def test_the_proof_takes_a_picture_of_yours(suffix: str, tmp_path: Path) -> None
 
 def test_an_engine_that_is_missing_names_its_extra() -> None:
     with pytest.raises(EsrganError, match=r"pip install 'esrgan\[onnx\]'"):
-        esrgan.export.engine("no_such_engine", "onnx")
+        import_extra("no_such_engine", "onnx")
 
 
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, UsageError
+from esrgan.extras import import_extra
 from esrgan.files import write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
-from esrgan.openvino_network import import_openvino, openvino_network
+from esrgan.openvino_network import openvino_network
 from esrgan.parity import Parity, Run, compare, require
 
 EXAMPLE = (1, 3, 24, 32)
@@ -90,14 +90,6 @@ class AnySize(nn.Module):
         return sr.index_select(2, torch.arange(scale * height)).index_select(3, torch.arange(scale * width))
 
 
-def engine(module: str, extra: str) -> Any:
-    """Import an engine, or say how to install it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise EsrganError(f"this needs {module}, which is not installed: pip install 'esrgan[{extra}]'") from error
-
-
 def trace(generator: Generator, *, half: bool = False) -> dict[str, Any]:
     """The arguments of torch's exporters: the network, an example, and which sizes vary."""
     dtype = torch.float16 if half else torch.float32
@@ -118,8 +110,8 @@ def load_copy(generator: Generator) -> Generator:
 
 def write_onnx(generator: Generator, path: Path, *, half: bool) -> None:
     """Write and check an ONNX file: ``input`` and ``output`` (1, 3, height, width), sizes free."""
-    onnx = engine("onnx", "onnx")
-    engine("onnxscript", "onnx")
+    onnx = import_extra("onnx", "onnx")
+    import_extra("onnxscript", "onnx")
     traced = trace(generator, half=half)
     program = torch.onnx.export(
         traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"], dynamo=True, verbose=False,
@@ -136,21 +128,22 @@ def write_onnx(generator: Generator, path: Path, *, half: bool) -> None:
 
 def load_onnx(path: Path) -> Run:
     """Run an ONNX file in onnxruntime."""
-    session = engine("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = import_extra("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     dtype = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
     return lambda lr: torch.from_numpy(session.run(None, {"input": lr.numpy().astype(dtype)})[0])
 
 
 def write_openvino(generator: Generator, path: Path, *, half: bool) -> None:
     """Write an OpenVINO network, ``.xml`` and ``.bin``; with ``half`` only its weights are fp16."""
-    openvino, model = import_openvino(), openvino_network(generator)
+    openvino, model = import_extra("openvino", "openvino"), openvino_network(generator)
     model.set_rt_info(json.dumps(asdict(generator.config)), "esrgan")
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def load_openvino(path: Path) -> Run:
     """Run an OpenVINO network on the CPU, in fp32."""
-    compiled = import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = import_extra("openvino", "openvino").Core()
+    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda lr: torch.from_numpy(np.array(compiled(lr.numpy())[0]))
 
 
@@ -172,13 +165,13 @@ def write_ncnn_pair(generator: Generator, path: Path, *, half: bool) -> None:
     """Write an ncnn network, ``.param`` and ``.bin``, with the blobs ``data`` and ``output``."""
     from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415
 
-    engine("ncnn", "ncnn")
+    import_extra("ncnn", "ncnn")
     write_ncnn(generator, path, path.with_suffix(".bin"), half=half)
 
 
 def load_ncnn(path: Path) -> Run:
     """Run an ncnn network on the CPU, in fp32."""
-    ncnn = engine("ncnn", "ncnn")
+    ncnn = import_extra("ncnn", "ncnn")
     net = ncnn.Net()
     for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
         setattr(net.opt, f"use_{option}", False)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.errors import EsrganError
+from esrgan.extras import import_extra
 from esrgan.generator import Generator
 
 
@@ -29,7 +30,7 @@ class Ncnn:
     def __init__(self, network: Generator, dtype: torch.dtype, *, vulkan: bool) -> None:
         self.network, self.dtype, self.vulkan = network, dtype, vulkan
         self.device = torch.device("cpu")
-        self._ncnn = _import_ncnn()
+        self._ncnn = import_extra("ncnn", "ncnn")
         where = "cpu"
         if vulkan:
             if not self._ncnn.get_gpu_count():
@@ -79,11 +80,3 @@ class Ncnn:
             if net.load_param(str(param)) or net.load_model(str(binary)):
                 raise EsrganError("ncnn cannot load this network; use --engine torch")
         return net
-
-
-def _import_ncnn() -> Any:
-    try:
-        import ncnn  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise EsrganError("this needs ncnn, which is not installed: pip install 'esrgan[ncnn]'") from error
-    return ncnn

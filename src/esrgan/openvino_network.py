@@ -10,24 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan.errors import EsrganError
+from esrgan.extras import import_extra
 from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator
 from esrgan.graph import Graph
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """OpenVINO's names of the arithmetics that its CPU plugin is given here."""
-
-
-def import_openvino() -> Any:
-    """The module.
-
-    Raises:
-        EsrganError: It is not installed.
-    """
-    try:
-        return import_module("openvino")
-    except ImportError as error:
-        raise EsrganError("this needs openvino, which is not installed: pip install 'esrgan[openvino]'") from error
 
 
 class OpenVINO:
@@ -45,7 +33,7 @@ class OpenVINO:
 
     def __init__(self, network: Generator, dtype: torch.dtype) -> None:
         if find_spec("openvino") is None:
-            import_openvino()  # says so
+            import_extra("openvino", "openvino")  # says so
         self.network, self.dtype = network, dtype
         self.device = torch.device("cpu")
         self.about = "by OpenVINO on cpu"
@@ -71,7 +59,8 @@ class OpenVINO:
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY",
             }
-            compiled = import_openvino().Core().compile_model(openvino_network(self.network), "CPU", options)
+            core = import_extra("openvino", "openvino").Core()
+            compiled = core.compile_model(openvino_network(self.network), "CPU", options)
             self._ready[dtype] = compiled.create_infer_request()
         return self._ready[dtype]
 
@@ -81,7 +70,7 @@ def openvino_network(generator: Generator) -> Any:
 
     With pixel-unshuffle the edges are mirrored up to a whole number of pixel blocks, and the result is cut to size.
     """
-    openvino = import_openvino()
+    openvino = import_extra("openvino", "openvino")
     graph = _Graph()
     op, scale = graph.op, generator.scale
     picture = op.parameter([-1, 3, -1, -1], np.float32, name="input")
