@@ -65,7 +65,7 @@ def results(
     _fill(PAGE, "defects", _defects(measured[4]))
     if alphas:
         _blends(shipped, data, network)
-    reports = [report for rows in measured.values() for *_, report in rows]
+    reports = [_means(report) for rows in measured.values() for *_, report in rows]
     write_text(ROOT / "docs" / "results.json", json.dumps(reports, indent=1) + "\n")
 
 
@@ -107,6 +107,12 @@ def _score(model: Model, data: Sets, name: str, lpips: LPIPS) -> dict[str, Any]:
     for row, title in zip(report["datasets"], data, strict=True):
         row["name"] = title
     return report
+
+
+def _means(report: dict[str, Any]) -> dict[str, Any]:
+    """A report without its pictures, which ``esrgan test --json`` gives."""
+    sets = [{name: value for name, value in row.items() if name != "images"} for row in report["datasets"]]
+    return report | {"datasets": sets}
 
 
 def _table(rows: list[Measured], quoted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> str:

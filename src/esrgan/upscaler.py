@@ -65,8 +65,6 @@ class Upscaler:
         compiled: bool = False,
     ) -> None:
         self.device = torch_device(device)
-        if tile and overlap is not None:
-            spans(1, tile, overlap)  # raises where they do not go together
         if not isinstance(model, Generator | OtherNetwork):
             from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
 
@@ -74,7 +72,7 @@ class Upscaler:
         self.scale = model.scale
         self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
         self.tile = tile or max(_usual_tile(self.device), 3 * self.overlap)
-        spans(1, self.tile, self.overlap)
+        spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.dtype = self._engine.dtype
         self._said_small_tiles = False
