@@ -29,8 +29,8 @@ from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement, write_enlarged
 from esrgan.generator import Generator
 from esrgan.memory import keep_buffers
+from esrgan.picture_formats import FORMATS
 from esrgan.picture_reader import open_picture
-from esrgan.picture_writer import FORMATS
 from esrgan.upscaler import Upscaler
 
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes

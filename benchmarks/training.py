@@ -24,7 +24,7 @@ from esrgan.generator import Generator
 from esrgan.model_file import save_model
 from esrgan.run_dir import settled
 from esrgan.stages import cast, photos
-from esrgan.training import train_steps
+from esrgan.steps import train_steps
 from esrgan.vgg import VGGFeatures
 
 MANY = 1_000_000

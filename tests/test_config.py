@@ -12,12 +12,9 @@ from esrgan.config import (
     PretrainConfig,
     PretrainOptim,
     TrainConfig,
-    differences,
-    plain,
-    to_toml,
 )
+from esrgan.config_file import differences, flattened, plain, to_toml
 from esrgan.errors import EsrganError
-from esrgan.run_dir import flattened
 
 ONE = PretrainConfig(images=(Path("photos"),), run_dir=Path("here"))
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))

@@ -8,7 +8,7 @@ from conftest import photo
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError
 from esrgan.folders import LONGEST_NAME, RECORD, Job, Naming, Record, fingerprint, plan, remove_leftovers
-from esrgan.picture_writer import FORMATS
+from esrgan.picture_formats import FORMATS
 
 
 def naming(out: Path, **options) -> Naming:

@@ -9,7 +9,8 @@ import torch
 
 from esrgan.config import PretrainOptim
 from esrgan.errors import EsrganError
-from esrgan.run_dir import Progress, RunDir, canonical
+from esrgan.run_dir import RunDir
+from esrgan.run_state import Progress, canonical
 from esrgan.stages import cast, pretrain
 
 
@@ -19,7 +20,7 @@ def config(tmp_path):
 
 
 def states(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("lock", "lock.txt")}
 
 
 def opened(config):
@@ -67,12 +68,12 @@ def test_auto_is_settled_once_and_written_down(config):
 
 def test_a_folder_in_use_is_named_with_its_process(config):
     code = (
-        "import sys, fcntl, os, time\n"
-        f"f = open({str(config.run_dir / 'lock')!r}, 'a+'); fcntl.flock(f, fcntl.LOCK_EX)\n"
-        "f.write(str(os.getpid())); f.flush(); print('held', flush=True); time.sleep(60)\n"
+        "import sys, time; sys.path.insert(0, 'tests'); import tiny; from pathlib import Path\n"
+        "from esrgan.run_dir import RunDir\n"
+        f"with RunDir.opened(tiny.stage_1(Path({str(config.run_dir.parent)!r}))):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
     )
     opened(config)
-    (config.run_dir / "lock").write_text("")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         before = states(config.run_dir)

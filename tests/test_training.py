@@ -17,7 +17,8 @@ from esrgan.objectives import psnr_objective
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
 from esrgan.stages import cast, photos, pretrain
-from esrgan.training import Game, fit, train_steps
+from esrgan.steps import train_steps
+from esrgan.training import Game, fit
 
 
 def player(**options):

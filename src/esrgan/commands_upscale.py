@@ -93,7 +93,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.folders import STDIO, Naming, Record, plan, remove_leftovers  # noqa: PLC0415
     from esrgan.memory import keep_buffers  # noqa: PLC0415
-    from esrgan.picture_writer import find_format  # noqa: PLC0415
+    from esrgan.picture_formats import find_format  # noqa: PLC0415
     from esrgan.upscale_run import Runner  # noqa: PLC0415
 
     keep_buffers()

@@ -1,9 +1,8 @@
 """What a run is made of: frozen values, read from a TOML file and the command line."""
 
-import os
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from esrgan.errors import EsrganError
 
@@ -242,74 +241,6 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.patch >= SMALLEST_GAN_PATCH, "patch", self.patch, f"at least {SMALLEST_GAN_PATCH} in stage 2")
-
-
-FREE = frozenset({"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg",
-                  "resume", "tensorboard"})  # fmt: skip
-"""Options in which a resumed run may differ."""
-
-
-def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
-    """One line for every option in which ``config`` is another run than ``saved``; what may change is left out.
-
-    Pictures and models count as the same under the same name, wherever they lie: a run may move to another machine.
-    An option that ``saved`` is too old to have counts as its default.
-    """
-    required = {f.name: getattr(config, f.name) for f in fields(config) if f.default is MISSING}
-    defaults, now = plain(type(config)(**required)), plain(config)
-    before = defaults | saved
-    return [
-        f"{name}: {before.get(name, 'none')} before, {now.get(name, 'none')} now"
-        for name in sorted(before.keys() | now.keys())
-        if name not in FREE and _place_free(before.get(name)) != _place_free(now.get(name))
-    ]
-
-
-def _place_free(value: Any) -> Any:
-    """Paths by their last part."""
-    if isinstance(value, str):
-        return value.rstrip("/").rpartition("/")[2]
-    return [_place_free(item) for item in value] if isinstance(value, list) else value
-
-
-def plain(config: RunConfig) -> dict[str, Any]:
-    """The config as plain values under dotted names, paths absolute; options that are none are left out."""
-    flat: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        nested = isinstance(value, dict)
-        flat |= {f"{name}.{key}": _plain(v) for key, v in value.items()} if nested else {name: _plain(value)}
-    return {name: value for name, value in flat.items() if value is not None}
-
-
-def to_toml(config: RunConfig) -> str:
-    """The config as a TOML file that ``--config`` reads."""
-    values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
-    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if "." not in name]
-    for table in tables:
-        lines += ["", f"[{table}]"]
-        lines += [f"{k.split('.', 1)[1]} = {_toml(v)}" for k, v in values.items() if k.startswith(f"{table}.")]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return os.path.abspath(value)  # noqa: PTH100 - unlike absolute(), takes ".." out
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        quoted = "".join(f"\\u{ord(c):04X}" if ord(c) < 32 or c == "\x7f" else c for c in value.replace("\\", "\\\\"))
-        return '"' + quoted.replace('"', '\\"') + '"'
-    return repr(value)
 
 
 def _whole_patches(patch: int, scale: int) -> None:

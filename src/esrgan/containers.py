@@ -3,6 +3,32 @@
 import os
 from typing import BinaryIO
 
+_FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
+
+
+def sniff(head: bytes) -> str | None:
+    """The format that a file's first 32 bytes show: png, jpeg, webp, tiff, gif, avif, heic, jxl, jp2 or none."""
+    starts = {
+        b"\x89PNG\r\n\x1a\n": "png",
+        b"\xff\xd8\xff": "jpeg",
+        b"GIF87a": "gif",
+        b"GIF89a": "gif",
+        b"II*\0": "tiff",
+        b"MM\0*": "tiff",
+        b"II+\0": "tiff",
+        b"MM\0+": "tiff",
+        b"\xff\x0a": "jxl",
+        b"\0\0\0\x0cJXL ": "jxl",
+        b"\0\0\0\x0cjP  ": "jp2",
+        b"\xff\x4f\xff\x51": "jp2",
+    }
+    for magic, name in starts.items():
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return _FTYP.get(head[8:12].decode("latin-1")) if head[4:8] == b"ftyp" else None
+
 
 def is_lossless_webp(file: BinaryIO) -> bool:
     """Whether the first frame of a WebP is coded without loss."""

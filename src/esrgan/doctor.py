@@ -5,27 +5,21 @@ Pictures are looked at one by one; only small thumbnails of them are kept.
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from esrgan.cuts import Details, details, find_cuts
+from esrgan.census import Census, twins
+from esrgan.cuts import find_cuts
 from esrgan.data import Bytes, PhotoStore
 from esrgan.errors import EsrganError
-from esrgan.flaws import blocks, border, is_blocky, is_soft
 from esrgan.images import find_images, read_bytes8
 from esrgan.lr_kernels import Way, looks_like
 from esrgan.pairs import PairFiles, find_pairs, read_pair
 
 FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
-FLAT = 2.0  # standard deviation, of 255, below which a patch holds nothing to learn from
-SIDE = 16  # of thumbnails
-TWINS = 0.985  # correlation of thumbnails above which two pictures are taken for one
 NAMED = 5  # pictures named in a line
 MOST = 1_000  # pictures that are looked at before a run
 PAIRS = 12  # pairs whose LR is looked at closely
@@ -40,55 +34,6 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'problem' if self.harm else 'note'}: {self.text}"
-
-
-@dataclass
-class Census:
-    """What is known of a set of pictures after a look at each."""
-
-    names: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    small: list[str] = field(default_factory=list)
-    flat: list[str] = field(default_factory=list)
-    """Pictures of one colour."""
-    bordered: list[str] = field(default_factory=list)
-    soft: list[str] = field(default_factory=list)
-    blocky: list[str] = field(default_factory=list)
-    grey: list[str] = field(default_factory=list)
-    patches: int = 0
-    flat_patches: int = 0
-    thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    """Pixels of each picture."""
-    details: list[Details] = field(default_factory=list)
-    """Of each picture, to find cuts of it; empty if nobody will."""
-
-    def look(self, name: str, hr: Bytes, patch: int, *, cuts: bool = False) -> None:
-        """Take in one picture, (rows, columns, 3)."""
-        rows, columns = hr.shape[:2]
-        self.names.append(name)
-        self.sizes.append(rows * columns)
-        grey = hr.astype(np.float32).mean(axis=2)
-        self.thumbnails.append(_thumbnail(grey))
-        if cuts:
-            self.details.append(details(grey))
-        if min(rows, columns) < patch:
-            self.small.append(f"{name} ({columns} x {rows})")
-        patches = blocks(grey, min(patch, rows, columns))
-        deviations = patches.std(axis=(1, 2))
-        self.patches += len(patches)
-        self.flat_patches += int((deviations < FLAT).sum())
-        if grey.std() < FLAT:
-            self.flat.append(name)
-            return
-        if border(grey) >= 8:
-            self.bordered.append(name)
-        if is_soft(grey):
-            self.soft.append(name)
-        if is_blocky(grey):
-            self.blocky.append(name)
-        if np.ptp(hr.astype(np.int16), axis=2).max() <= 2:
-            self.grey.append(name)
 
 
 def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4, patch: int = 128) -> list[Finding]:
@@ -178,9 +123,9 @@ def _of_training(seen: Census, patch: int) -> Iterator[Finding]:
         (seen.blocky, pictures, "with JPEG's 8-pixel blocks; the network would learn to draw them", True),
         (seen.grey if len(seen.grey) < len(seen.names) else [], pictures, "in grey among coloured ones", False),
     )
-    twins = _twins(seen, seen, same=True)
-    smaller = [pair for pair in twins if _apart(pair, seen)]
-    others = [pair for pair in twins if not _apart(pair, seen)]
+    alike = twins(seen, seen, same=True)
+    smaller = [pair for pair in alike if _apart(pair, seen)]
+    others = [pair for pair in alike if not _apart(pair, seen)]
     yield from _lists(
         (_named(smaller, seen, seen), pictures, "in two sizes, as if LR pictures lay among the HR ones", True),
         (_named(others, seen, seen), pictures, "there twice or nearly so", len(others) > 0.05 * len(seen.names)),
@@ -192,14 +137,14 @@ def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterato
         return
     paths = _hr_images(val, scale)
     seen = _census(paths, patch=32)
-    twins = _twins(seen, training, same=False)
+    alike = twins(seen, training, same=False)
     pictures = "validation picture", "validation pictures"
     yield from _lists(
         (seen.broken, ("validation file", "validation files"), "unreadable", True),
         (seen.flat, pictures, "black or of one colour", True),
-        (_named(twins, seen, training), pictures,
+        (_named(alike, seen, training), pictures,
          "also among the training pictures, the same or nearly so; scores on them say nothing", True),
-        (list(_cuts(training, paths, {seen.names[i] for i, _ in twins})), pictures,
+        (list(_cuts(training, paths, {seen.names[i] for i, _ in alike})), pictures,
          "showing part of a training picture, or the other way round; scores on them say nothing", True),
     )  # fmt: skip
 
@@ -257,8 +202,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _named(twins: Iterable[tuple[int, int]], ones: Census, others: Census) -> list[str]:
-    return [f"{ones.names[i]} = {others.names[j]}" for i, j in twins]
+def _named(alike: Iterable[tuple[int, int]], ones: Census, others: Census) -> list[str]:
+    return [f"{ones.names[i]} = {others.names[j]}" for i, j in alike]
 
 
 def _apart(twin: tuple[int, int], seen: Census) -> bool:
@@ -271,29 +216,3 @@ def _is_paired(folder: Path, scale: int) -> bool:
         return any(files.lr for files in find_pairs(folder, scale))
     except EsrganError as error:
         return "LR picture" in str(error)
-
-
-def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """SIDE x SIDE means, their own mean and size taken out."""
-    rows, columns = grey.shape
-    small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(grey)[None], SIDE)[0].numpy()
-    centred = small - small.mean()
-    length = float(np.linalg.norm(centred))
-    return centred / length if length > FLAT * SIDE and min(rows, columns) > 1 else np.zeros_like(centred)
-
-
-def _twins(ones: Census, others: Census, *, same: bool) -> list[tuple[int, int]]:
-    """(i, j) of pictures that look alike, mirrored and turned ones too; each i once."""
-    if not ones.thumbnails or not others.thumbnails:
-        return []
-    table = np.stack(others.thumbnails).reshape(len(others.thumbnails), -1)
-    found = []
-    for i, thumbnail in enumerate(ones.thumbnails):
-        turns = [np.rot90(t, k) for t in (thumbnail, thumbnail.T) for k in range(4)]
-        likeness = (table @ np.stack(turns).reshape(8, -1).T).max(axis=1)
-        if same:
-            likeness[i:] = 0
-        j = int(likeness.argmax())
-        if likeness[j] > TWINS:
-            found.append((i, j))
-    return found

@@ -10,8 +10,9 @@ import numpy as np
 
 from esrgan.enlarge import Pixels, Rows, Transparency, enlarged
 from esrgan.errors import EsrganError, UsageError
+from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, RowReader
-from esrgan.picture_writer import Format, write_rows
+from esrgan.picture_writer import write_rows
 from esrgan.upscaler import Upscaler
 
 LEAST_SHARE = 0.1  # of its raw size that a picture is expected to take on the disk

@@ -12,8 +12,8 @@ from typing import Any
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.images import read_list, walk
+from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
-from esrgan.picture_writer import FORMATS, Format, fit_format, suffix_for
 
 RECORD = ".esrgan-upscale.jsonl"
 """In the output folder: what made each file, so that the same command again continues."""

@@ -19,8 +19,8 @@ from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
 from esrgan.library import find_model
+from esrgan.picture_formats import find_format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
-from esrgan.picture_writer import find_format, fit_format, suffix_for
 from esrgan.upscaler import Upscaler
 
 Image = TypeVar("Image")

@@ -1,6 +1,6 @@
 """Opening picture files with libvips: only the safe loaders, damaged files refused, every picture as it is shown.
 
-The only modules that know libvips are this one, ``picture_writer`` and ``images``.
+The only modules that know libvips are those named ``picture_...``, ``images`` and ``compare``.
 """
 
 import io
@@ -17,8 +17,9 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from esrgan.containers import is_animated_png, is_lossless_webp, is_whole_gif
+from esrgan.containers import is_animated_png, is_lossless_webp, is_whole_gif, sniff
 from esrgan.errors import EsrganError
+from esrgan.picture_colours import shown, unlab
 from esrgan.tiff_tags import as_exif, lab_field
 
 LIMIT_PIXELS = 300_000_000
@@ -34,34 +35,9 @@ pyvips.concurrency_set(min(4, os.cpu_count() or 1))  # more only takes memory an
 pyvips.block_untrusted_set(True)
 logging.getLogger("pyvips").addHandler(logging.NullHandler())  # libvips' warnings are not for users
 
-_FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
 _LOADER = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif", "heic": "heif"}
 _LOADER |= {"jxl": "jxl", "jp2": "jp2k"}
 _PAGED = frozenset({"gif", "webp", "tiff"})
-
-
-def sniff(head: bytes) -> str | None:
-    """The format that a file's first 32 bytes show: png, jpeg, webp, tiff, gif, avif, heic, jxl, jp2 or none."""
-    starts = {
-        b"\x89PNG\r\n\x1a\n": "png",
-        b"\xff\xd8\xff": "jpeg",
-        b"GIF87a": "gif",
-        b"GIF89a": "gif",
-        b"II*\0": "tiff",
-        b"MM\0*": "tiff",
-        b"II+\0": "tiff",
-        b"MM\0+": "tiff",
-        b"\xff\x0a": "jxl",
-        b"\0\0\0\x0cJXL ": "jxl",
-        b"\0\0\0\x0cjP  ": "jp2",
-        b"\xff\x4f\xff\x51": "jp2",
-    }
-    for magic, name in starts.items():
-        if head.startswith(magic):
-            return name
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    return _FTYP.get(head[8:12].decode("latin-1")) if head[4:8] == b"ftyp" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +159,7 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
         if whole or turned:
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
-        image = shown(_unlab(image) if facts.patched else image, frames, name)
+        image = shown(unlab(image) if facts.patched else image, frames, name)
         if facts.exif:
             image.set_type(pyvips.GValue.blob_type, "exif-data", facts.exif)
         return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=facts.lossless,
@@ -266,41 +242,3 @@ def _load(source: Path | bytes, kind: str, options: dict[str, Any]) -> pyvips.Im
             stream = pyvips.Source.new_from_descriptor(file.fileno())  # which duplicates it
     options = {"access": "sequential", "fail_on": "warning"} | options
     return pyvips.Operation.call(f"{_LOADER[kind]}load_source", stream, **options)
-
-
-def _unlab(image: pyvips.Image) -> pyvips.Image:
-    """8-bit CIELAB samples, read as if they were RGB, as what they are: L of 255 levels, a and b with a sign."""
-    lightness = image[0] * (100 / 255)
-    signed = image[1:3].copy(format="char").cast("float")
-    lab = lightness.cast("float").bandjoin(signed).copy(interpretation="lab")
-    rgb = lab.icc_export(output_profile="srgb", depth=8)
-    return rgb.bandjoin(image[3:]) if image.bands > 3 else rgb
-
-
-def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
-    """``image`` upright, in grey or RGB with or without alpha, 8 or 16 bits; its profile, if that fits, untouched."""
-    if frames == 1:
-        image = image.autorot()
-    deep = image.format not in ("uchar", "char")
-    if image.interpretation == "cmyk":
-        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
-    elif image.interpretation in ("lab", "labs"):  # of D50, as ICC and Photoshop have it
-        image = image.colourspace("lab").icc_export(output_profile="srgb", depth=16 if deep else 8)
-    elif image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
-        image = image.colourspace("rgb16" if deep else "srgb").copy()
-        image.remove("icc-profile-data")  # it described the other space
-    return _of_whole_numbers(image, name)
-
-
-def _of_whole_numbers(image: pyvips.Image, name: str) -> pyvips.Image:
-    """Samples as 8 or 16 bits without sign; as libvips has them, float is in [0, 1]."""
-    if image.format == "uint":
-        image = (image / 65537).rint().cast("ushort")
-    elif image.format in ("float", "double"):
-        image = (image * 65535).rint().cast("ushort")
-    if image.format not in ("uchar", "ushort"):
-        raise EsrganError(f"{name}: samples of type {image.format} are not supported; convert it to 8 or 16 bits first")
-    if image.bands > 4:
-        raise EsrganError(f"{name}: {image.bands} channels; only grey and RGB, with or without alpha, are supported")
-    kinds = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16")}
-    return image.copy(interpretation=kinds[image.format][image.bands > 2])

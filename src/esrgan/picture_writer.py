@@ -3,124 +3,22 @@
 import os
 import struct
 import threading
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
 from esrgan import iptc
 from esrgan import picture_resolution as resolution
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import EsrganError
+from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
+from esrgan.png_stream import png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
-
-
-@dataclass(frozen=True)
-class Format:
-    """What a file format can hold."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    """The usual one first."""
-    side: int
-    """Longest side, in pixels; of an animation, of all frames together."""
-    alpha: bool
-    deep: bool
-    """16 bits; AVIF and HEIC hold up to 12 of them."""
-    frames: bool
-    saver: str
-
-    @property
-    def writable(self) -> bool:
-        """Whether the libvips on this machine writes it."""
-        return bool(pyvips.type_find("VipsOperation", f"{self.saver}save_target"))
-
-
-FORMATS = {
-    form.name: form
-    for form in (
-        Format("png", (".png",), 2**31 - 1, True, True, False, "png"),
-        Format("jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), 65500, False, False, False, "jpeg"),
-        Format("webp", (".webp",), 16383, True, False, True, "webp"),
-        Format("tiff", (".tif", ".tiff"), 2**31 - 1, True, True, True, "tiff"),
-        Format("gif", (".gif",), 65535, True, False, True, "gif"),
-        Format("avif", (".avif",), 16384, True, True, False, "heif"),
-        Format("heic", (".heic", ".heif"), 16384, True, True, False, "heif"),
-        Format("jxl", (".jxl",), 2**30 - 1, True, True, False, "jxl"),
-    )
-}
-"""By name; ``FORMATS['png']`` holds everything but animations."""
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay")
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
-_CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}  # bands -> PNG colour type
-
-
-def find_format(name: str) -> Format:
-    """The format called ``name``: its name or one of its suffixes, with or without the dot.
-
-    Raises:
-        UsageError: Unknown, or not writable here.
-    """
-    wanted = name.lower().lstrip(".")
-    for form in FORMATS.values():
-        if wanted == form.name or f".{wanted}" in form.suffixes:
-            if not form.writable:
-                break
-            return form
-    can = ", ".join(form.name for form in FORMATS.values() if form.writable)
-    raise UsageError(f"the format {name!r} cannot be written here; choose one of {can}")
-
-
-def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -> tuple[Format, tuple[str, ...]]:
-    """The format to write an enlarged picture in, and what is lost by it, in words.
-
-    Args:
-        picture: What is enlarged.
-        size: Rows and columns of the result, of one frame.
-        wanted: The format asked for; none = the picture's own, and PNG where that cannot hold the result.
-
-    Raises:
-        EsrganError: The format asked for, or for an animation any that would do, cannot hold it.
-    """
-    form = wanted or FORMATS.get(picture.format, FORMATS["png"])
-    why = _obstacle(form, picture, size)
-    if why is None:
-        return form, _losses(form, picture)
-    if wanted or picture.frames > 1:
-        raise EsrganError(f"{form.name.upper()} {why}; choose another --format or a smaller --scale")
-    return FORMATS["png"], (f"written as PNG, because {form.name.upper()} {why}",)
-
-
-def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:
-    if not form.writable or (form.name == "heic" and not _writes_heic()):
-        return "cannot be written on this machine"
-    if max(size) > form.side:
-        return f"holds at most {form.side} pixels a side, not {max(size)}"
-    if picture.frames > 1 and not form.frames:
-        return f"cannot hold {picture.frames} frames"
-    return None
-
-
-def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
-    lost = []
-    if picture.alpha and not form.alpha:
-        lost.append(f"transparency over white, as {form.name.upper()} has none")
-    if picture.bits == 16 and not form.deep:
-        lost.append(f"16 bits reduced to 8, as {form.name.upper()} holds no more")
-    return tuple(lost)
-
-
-def _writes_heic() -> bool:
-    try:
-        pyvips.Image.black(16, 16, bands=3).copy(interpretation="srgb").heifsave_buffer(compression="hevc")
-    except pyvips.Error:
-        return False
-    return True
 
 
 def write_rows(
@@ -155,7 +53,7 @@ def write_rows(
     saver.start()
     try:
         with open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
-            for part in _as_png(rows, (size[0] * like.frames, size[1]), like):
+            for part in png_stream(rows, (size[0] * like.frames, size[1], like.image.bands), like.bits):
                 if faults:
                     break
                 pipe.write(part)
@@ -194,26 +92,6 @@ def _why(descriptor: int) -> str | None:
     except OSError as error:
         return error.strerror
     return None
-
-
-def _as_png(rows: Iterable[NDArray[Any]], size: tuple[int, int], like: Picture) -> Iterator[bytes]:
-    """The rows as an uncompressed PNG stream: the one container that libvips reads from a pipe in 8 and 16 bits."""
-    kind = struct.pack(">IIBBBBB", size[1], size[0], like.bits, _CHANNELS[like.image.bands], 0, 0, 0)
-    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", kind)
-    deflate = zlib.compressobj(level=0)
-    for band in rows:
-        data = band.astype(">u2" if like.bits == 16 else np.uint8, copy=False).reshape(len(band), -1)
-        data = np.ascontiguousarray(data).view(np.uint8)
-        for part in np.array_split(data, max(1, data.size >> 22)):  # 4 MB at a time
-            filtered = np.zeros((len(part), 1 + part.shape[1]), np.uint8)  # each row begins with its filter: none
-            filtered[:, 1:] = part
-            yield _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
-        del band, data, part, filtered  # before the next band is made
-    yield _chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b"")
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
 
 
 def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], like: Picture) -> None:
@@ -282,8 +160,3 @@ def _options(form: Format, like: Picture, raw_bytes: int) -> dict[str, Any]:
         "heic": {"compression": "hevc"} | coded,
         "jxl": {"Q": 95},
     }[form.name]
-
-
-def suffix_for(form: Format, names: Sequence[str]) -> str:
-    """The file suffix to write: the first of ``names`` that belongs to the format, else its usual one."""
-    return next((name for name in names if name.lower() in form.suffixes), form.suffixes[0])

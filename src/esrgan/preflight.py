@@ -12,7 +12,7 @@ from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.run_dir import settled
 from esrgan.stages import cast, found, photos
-from esrgan.training import train_steps
+from esrgan.steps import train_steps
 
 STEPS = 20
 LARGEST = 1024  # batch

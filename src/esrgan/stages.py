@@ -10,7 +10,8 @@ import torch
 
 from esrgan import __version__, distributed
 from esrgan.benchmark import load_pairs
-from esrgan.config import PretrainConfig, RunConfig, TrainConfig, plain
+from esrgan.config import PretrainConfig, RunConfig, TrainConfig
+from esrgan.config_file import plain
 from esrgan.data import PhotoStore
 from esrgan.devices import DTYPES, pick_device
 from esrgan.discriminator import Discriminator

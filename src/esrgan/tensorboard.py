@@ -7,7 +7,8 @@ import torch
 
 from esrgan.errors import EsrganError
 from esrgan.images import read_rgb
-from esrgan.run_dir import Row, RunDir
+from esrgan.run_dir import RunDir
+from esrgan.run_log import Row
 
 
 class Board:

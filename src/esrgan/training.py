@@ -1,12 +1,11 @@
 """The loop of both stages."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -20,7 +19,10 @@ from esrgan.objectives import Objective
 from esrgan.pace import Pace
 from esrgan.players import Average, Player
 from esrgan.plots import draw_curves
-from esrgan.run_dir import Progress, Row, RunDir
+from esrgan.run_dir import RunDir
+from esrgan.run_log import Row
+from esrgan.run_state import Progress
+from esrgan.steps import train_steps
 from esrgan.stopping import stopping
 from esrgan.track import balance, verdict
 
@@ -39,45 +41,6 @@ class Scores(NamedTuple):
 
 Validate = Callable[[int, Callable[[], bool]], Scores | None]
 """(step, shall it stop?) -> scores, or none if it was stopped."""
-
-
-class Step(NamedTuple):
-    """One optimizer step."""
-
-    number: int
-    losses: dict[str, Tensor]
-    """Each term of the loss, averaged over the accumulated batches and all processes; still on the device."""
-    finite: Tensor
-    """Whether every loss and gradient was finite, on the device; else nothing was changed by this step."""
-
-
-def train_steps(
-    objective: Objective,
-    players: Iterable[Player],
-    batches: Iterable[tuple[int, Tensor, Tensor]],
-    *,
-    accumulate: int = 1,
-) -> Iterator[Step]:
-    """Take one step for every (number, lr, hr) in ``batches``; each is split into ``accumulate`` equal parts.
-
-    Gradients are averaged over the parts, so that 2 x 8 is 1 x 16 up to rounding where no term depends on the batch as
-    a whole (the relativistic mean does), and over processes.
-    """
-    players = list(players)
-    for number, lr, hr in batches:
-        torch.manual_seed(number)  # what is random within a step depends on the step alone, on every process alike
-        sums: dict[str, Tensor] = {}
-        for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
-            for turn in objective(*part):
-                torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
-                for name, loss in turn.losses.items():
-                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
-        losses = distributed.average_(torch.stack(list(sums.values())))
-        norms = [player.gather() for player in players]
-        finite = torch.stack([losses.sum(), *norms]).isfinite().all()
-        for player in players:
-            player.step(number, finite)
-        yield Step(number, dict(zip(sums, losses, strict=True)), finite)
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,90 @@
+"""What is known of a set of pictures after a look at each: sizes, flaws, small thumbnails, and which look alike."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from esrgan.cuts import Details, details
+from esrgan.data import Bytes
+from esrgan.flaws import blocks, border, is_blocky, is_soft
+
+FLAT = 2.0  # standard deviation, of 255, below which a patch holds nothing to learn from
+SIDE = 16  # of thumbnails
+TWINS = 0.985  # correlation of thumbnails above which two pictures are taken for one
+
+
+@dataclass
+class Census:
+    """What is known of a set of pictures after a look at each."""
+
+    names: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
+    flat: list[str] = field(default_factory=list)
+    """Pictures of one colour."""
+    bordered: list[str] = field(default_factory=list)
+    soft: list[str] = field(default_factory=list)
+    blocky: list[str] = field(default_factory=list)
+    grey: list[str] = field(default_factory=list)
+    patches: int = 0
+    flat_patches: int = 0
+    thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Pixels of each picture."""
+    details: list[Details] = field(default_factory=list)
+    """Of each picture, to find cuts of it; empty if nobody will."""
+
+    def look(self, name: str, hr: Bytes, patch: int, *, cuts: bool = False) -> None:
+        """Take in one picture, (rows, columns, 3)."""
+        rows, columns = hr.shape[:2]
+        self.names.append(name)
+        self.sizes.append(rows * columns)
+        grey = hr.astype(np.float32).mean(axis=2)
+        self.thumbnails.append(_thumbnail(grey))
+        if cuts:
+            self.details.append(details(grey))
+        if min(rows, columns) < patch:
+            self.small.append(f"{name} ({columns} x {rows})")
+        patches = blocks(grey, min(patch, rows, columns))
+        deviations = patches.std(axis=(1, 2))
+        self.patches += len(patches)
+        self.flat_patches += int((deviations < FLAT).sum())
+        if grey.std() < FLAT:
+            self.flat.append(name)
+            return
+        if border(grey) >= 8:
+            self.bordered.append(name)
+        if is_soft(grey):
+            self.soft.append(name)
+        if is_blocky(grey):
+            self.blocky.append(name)
+        if np.ptp(hr.astype(np.int16), axis=2).max() <= 2:
+            self.grey.append(name)
+
+
+def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """SIDE x SIDE means, their own mean and size taken out."""
+    rows, columns = grey.shape
+    small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(grey)[None], SIDE)[0].numpy()
+    centred = small - small.mean()
+    length = float(np.linalg.norm(centred))
+    return centred / length if length > FLAT * SIDE and min(rows, columns) > 1 else np.zeros_like(centred)
+
+
+def twins(ones: Census, others: Census, *, same: bool) -> list[tuple[int, int]]:
+    """(i, j) of pictures that look alike, mirrored and turned ones too; each i once."""
+    if not ones.thumbnails or not others.thumbnails:
+        return []
+    table = np.stack(others.thumbnails).reshape(len(others.thumbnails), -1)
+    found = []
+    for i, thumbnail in enumerate(ones.thumbnails):
+        turns = [np.rot90(t, k) for t in (thumbnail, thumbnail.T) for k in range(4)]
+        likeness = (table @ np.stack(turns).reshape(8, -1).T).max(axis=1)
+        if same:
+            likeness[i:] = 0
+        j = int(likeness.argmax())
+        if likeness[j] > TWINS:
+            found.append((i, j))
+    return found

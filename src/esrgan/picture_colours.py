@@ -1,0 +1,43 @@
+"""Pictures of any colour space and sample type as grey or RGB of 8 or 16 bits, as they are shown."""
+
+import pyvips
+
+from esrgan.errors import EsrganError
+
+
+def unlab(image: pyvips.Image) -> pyvips.Image:
+    """8-bit CIELAB samples, read as if they were RGB, as what they are: L of 255 levels, a and b with a sign."""
+    lightness = image[0] * (100 / 255)
+    signed = image[1:3].copy(format="char").cast("float")
+    lab = lightness.cast("float").bandjoin(signed).copy(interpretation="lab")
+    rgb = lab.icc_export(output_profile="srgb", depth=8)
+    return rgb.bandjoin(image[3:]) if image.bands > 3 else rgb
+
+
+def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
+    """``image`` upright, in grey or RGB with or without alpha, 8 or 16 bits; its profile, if that fits, untouched."""
+    if frames == 1:
+        image = image.autorot()
+    deep = image.format not in ("uchar", "char")
+    if image.interpretation == "cmyk":
+        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
+    elif image.interpretation in ("lab", "labs"):  # of D50, as ICC and Photoshop have it
+        image = image.colourspace("lab").icc_export(output_profile="srgb", depth=16 if deep else 8)
+    elif image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
+        image = image.colourspace("rgb16" if deep else "srgb").copy()
+        image.remove("icc-profile-data")  # it described the other space
+    return _of_whole_numbers(image, name)
+
+
+def _of_whole_numbers(image: pyvips.Image, name: str) -> pyvips.Image:
+    """Samples as 8 or 16 bits without sign; as libvips has them, float is in [0, 1]."""
+    if image.format == "uint":
+        image = (image / 65537).rint().cast("ushort")
+    elif image.format in ("float", "double"):
+        image = (image * 65535).rint().cast("ushort")
+    if image.format not in ("uchar", "ushort"):
+        raise EsrganError(f"{name}: samples of type {image.format} are not supported; convert it to 8 or 16 bits first")
+    if image.bands > 4:
+        raise EsrganError(f"{name}: {image.bands} channels; only grey and RGB, with or without alpha, are supported")
+    kinds = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16")}
+    return image.copy(interpretation=kinds[image.format][image.bands > 2])

@@ -1,0 +1,114 @@
+"""The formats that enlarged pictures are written in, what each can hold, and which fits a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyvips
+
+from esrgan.errors import EsrganError, UsageError
+from esrgan.picture_reader import Picture
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """The usual one first."""
+    side: int
+    """Longest side, in pixels; of an animation, of all frames together."""
+    alpha: bool
+    deep: bool
+    """16 bits; AVIF and HEIC hold up to 12 of them."""
+    frames: bool
+    saver: str
+
+    @property
+    def writable(self) -> bool:
+        """Whether the libvips on this machine writes it."""
+        return bool(pyvips.type_find("VipsOperation", f"{self.saver}save_target"))
+
+
+FORMATS = {
+    form.name: form
+    for form in (
+        Format("png", (".png",), 2**31 - 1, True, True, False, "png"),
+        Format("jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), 65500, False, False, False, "jpeg"),
+        Format("webp", (".webp",), 16383, True, False, True, "webp"),
+        Format("tiff", (".tif", ".tiff"), 2**31 - 1, True, True, True, "tiff"),
+        Format("gif", (".gif",), 65535, True, False, True, "gif"),
+        Format("avif", (".avif",), 16384, True, True, False, "heif"),
+        Format("heic", (".heic", ".heif"), 16384, True, True, False, "heif"),
+        Format("jxl", (".jxl",), 2**30 - 1, True, True, False, "jxl"),
+    )
+}
+"""By name; ``FORMATS['png']`` holds everything but animations."""
+
+
+def find_format(name: str) -> Format:
+    """The format called ``name``: its name or one of its suffixes, with or without the dot.
+
+    Raises:
+        UsageError: Unknown, or not writable here.
+    """
+    wanted = name.lower().lstrip(".")
+    for form in FORMATS.values():
+        if wanted == form.name or f".{wanted}" in form.suffixes:
+            if not form.writable:
+                break
+            return form
+    can = ", ".join(form.name for form in FORMATS.values() if form.writable)
+    raise UsageError(f"the format {name!r} cannot be written here; choose one of {can}")
+
+
+def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -> tuple[Format, tuple[str, ...]]:
+    """The format to write an enlarged picture in, and what is lost by it, in words.
+
+    Args:
+        picture: What is enlarged.
+        size: Rows and columns of the result, of one frame.
+        wanted: The format asked for; none = the picture's own, and PNG where that cannot hold the result.
+
+    Raises:
+        EsrganError: The format asked for, or for an animation any that would do, cannot hold it.
+    """
+    form = wanted or FORMATS.get(picture.format, FORMATS["png"])
+    why = _obstacle(form, picture, size)
+    if why is None:
+        return form, _losses(form, picture)
+    if wanted or picture.frames > 1:
+        raise EsrganError(f"{form.name.upper()} {why}; choose another --format or a smaller --scale")
+    return FORMATS["png"], (f"written as PNG, because {form.name.upper()} {why}",)
+
+
+def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:
+    if not form.writable or (form.name == "heic" and not _writes_heic()):
+        return "cannot be written on this machine"
+    if max(size) > form.side:
+        return f"holds at most {form.side} pixels a side, not {max(size)}"
+    if picture.frames > 1 and not form.frames:
+        return f"cannot hold {picture.frames} frames"
+    return None
+
+
+def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
+    lost = []
+    if picture.alpha and not form.alpha:
+        lost.append(f"transparency over white, as {form.name.upper()} has none")
+    if picture.bits == 16 and not form.deep:
+        lost.append(f"16 bits reduced to 8, as {form.name.upper()} holds no more")
+    return tuple(lost)
+
+
+def _writes_heic() -> bool:
+    try:
+        pyvips.Image.black(16, 16, bands=3).copy(interpretation="srgb").heifsave_buffer(compression="hevc")
+    except pyvips.Error:
+        return False
+    return True
+
+
+def suffix_for(form: Format, names: Sequence[str]) -> str:
+    """The file suffix to write: the first of ``names`` that belongs to the format, else its usual one."""
+    return next((name for name in names if name.lower() in form.suffixes), form.suffixes[0])

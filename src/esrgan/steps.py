@@ -1,0 +1,50 @@
+"""Optimizer steps of both stages: forward, backward and update, with gradient accumulation."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from esrgan import distributed
+from esrgan.objectives import Objective
+from esrgan.players import Player
+
+
+class Step(NamedTuple):
+    """One optimizer step."""
+
+    number: int
+    losses: dict[str, Tensor]
+    """Each term of the loss, averaged over the accumulated batches and all processes; still on the device."""
+    finite: Tensor
+    """Whether every loss and gradient was finite, on the device; else nothing was changed by this step."""
+
+
+def train_steps(
+    objective: Objective,
+    players: Iterable[Player],
+    batches: Iterable[tuple[int, Tensor, Tensor]],
+    *,
+    accumulate: int = 1,
+) -> Iterator[Step]:
+    """Take one step for every (number, lr, hr) in ``batches``; each is split into ``accumulate`` equal parts.
+
+    Gradients are averaged over the parts, so that 2 x 8 is 1 x 16 up to rounding where no term depends on the batch as
+    a whole (the relativistic mean does), and over processes.
+    """
+    players = list(players)
+    for number, lr, hr in batches:
+        torch.manual_seed(number)  # what is random within a step depends on the step alone, on every process alike
+        sums: dict[str, Tensor] = {}
+        for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
+            for turn in objective(*part):
+                torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
+                for name, loss in turn.losses.items():
+                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
+        losses = distributed.average_(torch.stack(list(sums.values())))
+        norms = [player.gather() for player in players]
+        finite = torch.stack([losses.sum(), *norms]).isfinite().all()
+        for player in players:
+            player.step(number, finite)
+        yield Step(number, dict(zip(sums, losses, strict=True)), finite)
