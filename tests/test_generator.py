@@ -1,10 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import RRDB, Generator, ResidualDenseBlock
+from esrgan.generator import RRDB, Generator, ResidualDenseBlock, activate, conv_enlarged
 
 
 def tiny(start="identity", **changes):
@@ -91,3 +92,26 @@ def test_the_identity_start_needs_three_channels():
 def test_a_shape_that_does_not_exist_is_refused_with_its_value(bad, named):
     with pytest.raises(EsrganError, match=named):
         GeneratorConfig(**bad)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_enlargement_and_convolution_in_one_have_the_same_outputs_and_gradients(factor):
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(5, 4, 3, padding=1), torch.randn(2, 5, 7, 6, requires_grad=True)
+    ways = {
+        "in one": lambda: conv_enlarged(layer, x, factor),
+        "one by one": lambda: activate(layer(F.interpolate(x, scale_factor=factor, mode="nearest"))),
+    }
+    results = []
+    for way in ways.values():
+        out = way()
+        loss = (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum()
+        results.append((out, *torch.autograd.grad(loss, (x, layer.weight, layer.bias))))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_an_enlarging_convolution_with_other_borders_keeps_them():
+    layer, x = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), torch.rand(1, 3, 5, 5)
+    plain = activate(layer(F.interpolate(x, scale_factor=2, mode="nearest")))
+    assert torch.equal(conv_enlarged(layer, x, 2), plain)

@@ -35,6 +35,37 @@ def conv_activated(layer: nn.Module, x: Tensor) -> Tensor:
     return cast(Tensor, fused)
 
 
+def conv_enlarged(layer: nn.Module, x: Tensor, factor: int) -> Tensor:
+    """``activate(layer(nearest enlargement of x))``, (N, C, H, W) -> (N, C', factor * H, factor * W).
+
+    On a CPU as a transposed convolution, which is the same up to rounding, twice as fast at inference and a fifth to
+    four fifths faster in training (``docs/LOG.md``).
+    """
+    assert isinstance(layer, nn.Conv2d)
+    if x.device.type != "cpu" or layer.padding_mode != "zeros" or torch.compiler.is_compiling():
+        return conv_activated(layer, F.interpolate(x, scale_factor=factor, mode="nearest"))
+    kernel = transposed_kernel(layer.weight, factor).to(layer.weight.dtype)
+    return F.leaky_relu_(F.conv_transpose2d(x, kernel, layer.bias, stride=factor, padding=1), NEGATIVE_SLOPE)
+
+
+def transposed_kernel(weight: Tensor, factor: int) -> Tensor:
+    """A transposed convolution's kernel that does what ``weight`` does after nearest enlargement.
+
+    Of the pixels that ``weight`` reads there, up to ``factor`` in a row are copies of one; their weights are summed. So
+    (factor + 2)^2 products take the place of 9 factor^2.
+
+    Args:
+        weight: (out, in, 3, 3), for padding 1.
+        factor: The enlargement; the stride of the transposed convolution, whose padding is 1 too.
+
+    Returns:
+        (in, out, factor + 2, factor + 2), float32.
+    """
+    ones = torch.ones(1, 1, factor, factor, device=weight.device)
+    summed = F.conv2d(weight.float().flatten(0, 1)[:, None], ones, padding=factor - 1)
+    return summed.view(*weight.shape[:2], factor + 2, factor + 2).flip(2, 3).transpose(0, 1)
+
+
 def conv(inputs: int, outputs: int, size: int = 3) -> nn.Conv2d:
     """A convolution that keeps height and width."""
     return nn.Conv2d(inputs, outputs, size, padding=size // 2)
@@ -144,7 +175,7 @@ class Generator(nn.Module):
         for i, factor in enumerate(self.config.factors, 1):
             layer = self.get_submodule(f"conv_up{i}")
             if classic:
-                x = conv_activated(layer, F.interpolate(x, scale_factor=factor, mode="nearest"))
+                x = conv_enlarged(layer, x, factor)
             else:
                 x = self.get_submodule(f"prelu_up{i}")(F.pixel_shuffle(layer(x), factor))
         if classic:

@@ -31,7 +31,7 @@ class Graph(ABC, Generic[Blob]):
         for i, factor in enumerate(config.factors, 1):
             layer = generator.get_submodule(f"conv_up{i}")
             if classic:
-                x = self.conv(layer, self.nearest(x, factor), activated=True)
+                x = self.conv_enlarged(layer, x, factor)
             else:
                 slope = generator.get_parameter(f"prelu_up{i}.weight")
                 x = self.prelu(self.shuffle(self.conv(layer, x), factor), slope)
@@ -52,6 +52,10 @@ class Graph(ABC, Generic[Blob]):
     @abstractmethod
     def conv(self, layer: nn.Module, x: Blob, *, activated: bool = False, unshuffle: int = 1) -> Blob:
         """A convolution that keeps height and width, after pixel-unshuffle and before LeakyReLU where asked for."""
+
+    def conv_enlarged(self, layer: nn.Module, x: Blob, factor: int) -> Blob:
+        """A convolution with LeakyReLU after nearest enlargement."""
+        return self.conv(layer, self.nearest(x, factor), activated=True)
 
     @abstractmethod
     def concat(self, features: Sequence[Blob]) -> Blob:

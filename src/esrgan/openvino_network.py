@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.extras import import_extra
-from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator
+from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator, transposed_kernel
 from esrgan.graph import Graph
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -104,7 +104,16 @@ class _Graph(Graph[Any]):
             x = self.op.space_to_depth(x, "depth_first", unshuffle)
         weight = _array(layer.weight)
         pad, one = [weight.shape[-1] // 2] * 2, [1, 1]
-        x = self.op.convolution(x, self.op.constant(weight), one, pad, pad, one)
+        return self._end(layer, self.op.convolution(x, self.op.constant(weight), one, pad, pad, one), activated)
+
+    def conv_enlarged(self, layer: nn.Module, x: Any, factor: int) -> Any:
+        assert isinstance(layer, nn.Conv2d)
+        kernel, one = self.op.constant(_array(transposed_kernel(layer.weight, factor))), [1, 1]
+        x = self.op.convolution_backprop_data(x, kernel, [factor, factor], pads_begin=one, pads_end=one, dilations=one)
+        return self._end(layer, x, activated=True)
+
+    def _end(self, layer: nn.Conv2d, x: Any, activated: bool) -> Any:
+        """What follows the products of a convolution."""
         if layer.bias is not None:
             x = self.op.add(x, self.op.constant(_array(layer.bias).reshape(1, -1, 1, 1)))
         return self.op.prelu(x, self.number(NEGATIVE_SLOPE)) if activated else x
