@@ -110,7 +110,7 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
 {chr(10).join(scores)}
 
 Protocol: {about["scores"]["protocol"]}. Measured by `scripts/ship_model.py` on the file as shipped (weights rounded to
-fp16, arithmetic in fp32). LR: MATLAB's bicubic at x2 and x4; at x8, which the sets do not have, this program's like it.
+fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this scale (Set5 at x2 and x3, all at x4), else this program's like it.
 
 ## Recipe
 

@@ -141,6 +141,10 @@ def test_compare_also_shows_what_was_done_before(run, tmp_path):
     before = made.stat().st_mtime_ns
     run(*args, "--compare")
     assert made.stat().st_mtime_ns == before
+    assert run(*args, "--alpha", "0")[0] == 0
+    assert made.stat().st_mtime_ns == before  # of the result before
+    run(*args, "--alpha", "0", "--compare")
+    assert made.stat().st_mtime_ns > before
 
 
 def test_alpha_blends_two_models(run, tmp_path):

@@ -21,6 +21,14 @@ def comparison_path(enlarged: Path) -> Path:
     return enlarged.with_name(f"{enlarged.stem}_compare.png")
 
 
+def has_comparison(enlarged: Path) -> bool:
+    """Whether the result's comparison is there and of this result, not of one before it."""
+    try:
+        return comparison_path(enlarged).stat().st_mtime_ns >= enlarged.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+
+
 def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
     """Write the comparison of a picture with its result and give its path.
 

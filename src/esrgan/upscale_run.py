@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from esrgan.compare import comparison_path, write_comparison
+from esrgan.compare import has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
@@ -68,7 +68,7 @@ class Runner:
         try:
             if self._is_done(job):
                 outcome.status = "skipped"
-                if self.compare and not comparison_path(job.target).exists():
+                if self.compare and not has_comparison(job.target):
                     write_comparison(job.source, job.target)
             elif full.is_set():
                 raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
