@@ -11,6 +11,7 @@ import torch
 from cyclopts import App, Parameter
 
 from esrgan.benchmark import evaluate
+from esrgan.config_file import toml_value
 from esrgan.files import write_text
 from esrgan.generator import Generator
 from esrgan.images import find_images
@@ -50,7 +51,7 @@ def ship(
         notes: Anything to add, such as the machine and the hours.
     """
     about = read_header(model).provenance
-    generator = load_model(model)
+    generator = _rounded(load_model(model))
     out = SHIPPED / f"{name}.safetensors"
     about |= {"name": name, "licence": "MIT", "commit": _commit(), "data": about["data"] | _licences(manifest)}
     about["centred"] = {"pictures": CENTRED_ON, "levels": _centre(generator, find_images(images))}
@@ -67,6 +68,14 @@ def ship(
     write_text(SHIPPED / "curves" / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
     millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
     write_text(ROOT / "docs" / "models" / f"{name}.md", _card(about, out, curve, millions))
+
+
+def _rounded(generator: Generator) -> Generator:
+    """With weights that bf16 holds, as they were when it was trained: so every arithmetic uses the same ones."""
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return generator
 
 
 def _centre(generator: Generator, photos: list[Path]) -> list[float]:
@@ -106,6 +115,21 @@ def _curve(log: Path) -> list[dict[str, Any]]:
     return base + curve
 
 
+def _commands(about: dict[str, Any]) -> list[str]:
+    """What to run, one after the other, to train a model that was begun from others as its header says."""
+    before = about.get("init")
+    earlier = _commands(before) if before else []
+    recipe, shape = about["recipe"], about
+    while "generator.scale" not in shape["recipe"]:  # stage 2 takes the shape of its stage-1 model
+        shape = shape["init"]
+    verb, stage = ("train", "esrgan") if about["stage"] == "gan" else ("pretrain", "psnr")
+    options = f"--steps {recipe['steps']} --patch {recipe['patch']} --optim.decay {recipe['optim.decay']}"
+    init = f" --init runs/{len(earlier)}/best.safetensors" if before else ""
+    config = f"configs/lite_{stage}_x{shape['recipe']['generator.scale']}.toml"
+    run = f"--run-dir runs/{len(earlier) + 1}"
+    return [*earlier, f"esrgan {verb} --config {config} --images PHOTOS --val VAL {options}{init} {run}"]
+
+
 def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millions: float) -> str:
     """The model card: what the header says, for people."""
     name, gan = about["name"], about["stage"] == "gan"
@@ -119,7 +143,7 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
         lpips = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
         label = "bicubic" if row.get("bicubic") else row["step"]
         points.append(f"| {label} | {row['psnr_y']:.3f} | {lpips} |")
-    recipe = "\n".join(f"{key} = {json.dumps(value)}" for key, value in about["recipe"].items())
+    recipe = "\n".join(f"{key} = {toml_value(value)}" for key, value in about["recipe"].items())
     licences = "\n".join(f"- {count} x {licence}" for licence, count in about["data"]["licences"].items())
     aim = (
         "It invents plausible detail: for looking at, not for measuring or identifying. The stage-1 model it began from "
@@ -143,6 +167,12 @@ fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this sca
 Step {about["step"]}, commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {about.get("notes", "")}
 After training its mean error of colour on {about["centred"]["pictures"]} training pictures, {", ".join(map(str, about["centred"]["levels"]))} levels of 255 in red, green and
 blue, was taken out of the last bias.
+
+All of it, from nothing (the options of the last command are below):
+
+```sh
+{chr(10).join(_commands(about))}
+```
 
 ```toml
 {recipe}

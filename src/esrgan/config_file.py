@@ -1,6 +1,7 @@
 """Configs as TOML files, and what may differ between them when a run resumes."""
 
 import os
+import re
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
 def _place_free(value: Any) -> Any:
     """Paths by their last part."""
     if isinstance(value, str):
-        return value.rstrip("/").rpartition("/")[2]
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return [_place_free(item) for item in value] if isinstance(value, list) else value
 
 
@@ -44,13 +45,13 @@ def plain(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def to_toml(config: RunConfig) -> str:
+def totoml_value(config: RunConfig) -> str:
     """The config as a TOML file that ``--config`` reads."""
     values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
-    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if "." not in name]
+    lines = [f"{name} = {toml_value(value)}" for name, value in values.items() if "." not in name]
     for table in tables:
         lines += ["", f"[{table}]"]
-        lines += [f"{k.split('.', 1)[1]} = {_toml(v)}" for k, v in values.items() if k.startswith(f"{table}.")]
+        lines += [f"{k.split('.', 1)[1]} = {toml_value(v)}" for k, v in values.items() if k.startswith(f"{table}.")]
     return "\n".join(lines) + "\n"
 
 
@@ -62,11 +63,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
