@@ -120,6 +120,24 @@ def test_small_tiles_do_not_load_openvino():
     assert isinstance(engine.large._ready[torch.float32], openvino.InferRequest)
 
 
+def test_openvino_without_memory_never_gives_the_picture_before(monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    engine = OpenVINO(made(SHAPES[0]), torch.float32)
+    engine(made_picture(32, 32), torch.float32)
+    monkeypatch.setattr(openvino.InferRequest, "infer", lambda *_, **__: None)  # as it does then
+    with pytest.raises(torch.OutOfMemoryError, match="OpenVINO"):
+        engine(made_picture(32, 32), torch.float32)
+
+
+@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+def test_pictures_go_to_where_the_engine_is_not_to_the_device_that_auto_means(engine, monkeypatch):
+    pytest.importorskip(engine)
+    monkeypatch.setattr("esrgan.engines.pick_device", lambda name: torch.device("meta" if name == "auto" else name))
+    upscaler = Upscaler(made(SHAPES[0]), engine=engine, precision="fp32")
+    assert upscaler.device == torch.device("cpu")
+    assert upscaler(made_picture(20, 30)).shape == (1, 3, 80, 120)
+
+
 class Own(Generator):
     """A network that ncnn's files would not describe."""
 

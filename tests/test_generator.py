@@ -5,7 +5,7 @@ from torch import nn
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import RRDB, Generator, ResidualDenseBlock, activate, conv_enlarged
+from esrgan.generator import RRDB, Generator, ResidualDenseBlock, activate, conv_enlarged, transposed_kernel
 
 
 def tiny(start="identity", **changes):
@@ -115,3 +115,9 @@ def test_an_enlarging_convolution_with_other_borders_keeps_them():
     layer, x = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), torch.rand(1, 3, 5, 5)
     plain = activate(layer(F.interpolate(x, scale_factor=2, mode="nearest")))
     assert torch.equal(conv_enlarged(layer, x, 2), plain)
+
+
+def test_the_kernel_of_the_transposed_convolution_is_summed_in_fp32_also_under_autocast():
+    weight = torch.randn(4, 5, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(transposed_kernel(weight, 2), transposed_kernel(weight.double(), 2))

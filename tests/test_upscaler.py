@@ -100,10 +100,19 @@ def test_a_picture_of_one_colour_may_stay_so():
     assert Upscaler(network, device="cpu")(torch.full((1, 3, 20, 20), 0.5)).unique().tolist() == [0.5]
 
 
-def test_out_of_memory_leads_to_smaller_tiles_and_is_said_once(caplog):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError("Unable to allocate"),
+        RuntimeError("could not create a primitive"),
+    ],
+    ids=["torch", "numpy", "oneDNN"],
+)
+def test_out_of_memory_leads_to_smaller_tiles_and_is_said_once(error, caplog):
     def fits_100(lr):
         if max(lr.shape[-2:]) > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return nearest(lr)
 
     image = picture(300, 280)
@@ -118,7 +127,7 @@ def test_out_of_memory_in_the_smallest_tile_names_what_to_change():
     def never(lr):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(EsrganError, match="out of memory on cpu even with tiles"):
+    with pytest.raises(EsrganError, match=r"out of memory on cpu even with tiles of \d+ pixels; .* smaller --model$"):
         Upscaler(Odd(never), device="cpu")(picture())
 
 

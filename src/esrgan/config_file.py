@@ -45,7 +45,7 @@ def plain(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def totoml_value(config: RunConfig) -> str:
+def to_toml(config: RunConfig) -> str:
     """The config as a TOML file that ``--config`` reads."""
     values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
     lines = [f"{name} = {toml_value(value)}" for name, value in values.items() if "." not in name]

@@ -14,7 +14,9 @@ from esrgan.errors import EsrganError
 
 RESIDUAL_SCALE = 0.2  # beta in the paper
 NEGATIVE_SLOPE = 0.2
-_FUSES = hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # where torch has oneDNN
+_FUSES = (  # where torch has oneDNN, and that bf16
+    hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
 _LEAKY = ("leaky_relu", [NEGATIVE_SLOPE], "")
 INIT_SCALE = 0.1  # "smaller initialization", supplement, section 4
 
@@ -62,7 +64,8 @@ def transposed_kernel(weight: Tensor, factor: int) -> Tensor:
         (in, out, factor + 2, factor + 2), float32.
     """
     ones = torch.ones(1, 1, factor, factor, device=weight.device)
-    summed = F.conv2d(weight.float().flatten(0, 1)[:, None], ones, padding=factor - 1)
+    with torch.autocast(weight.device.type, enabled=False):
+        summed = F.conv2d(weight.float().flatten(0, 1)[:, None], ones, padding=factor - 1)
     return summed.view(*weight.shape[:2], factor + 2, factor + 2).flip(2, 3).transpose(0, 1)
 
 

@@ -35,6 +35,12 @@ def peak_bytes(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what a torch, oneDNN or numpy error says."""
+    said = ("out of memory", "can't allocate memory", "could not create a primitive")  # the last is oneDNN's
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
+
+
 def free_bytes() -> int | None:
     """Memory that the machine can still give to programs; none where it does not tell (elsewhere than on Linux)."""
     try:

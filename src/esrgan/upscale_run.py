@@ -17,6 +17,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome, Record
 from esrgan.main_thread import MainThread
+from esrgan.memory import is_out_of_memory
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.upscaler import Upscaler
 
@@ -74,14 +75,21 @@ class Runner:
                 raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
             else:
                 outcome.size = self._do(job, on_rows)
-        except EsrganError as error:
-            outcome.status, outcome.message = "failed", str(error)
-            if not outcome.message.startswith(outcome.input):
-                outcome.message = f"{outcome.input}: {error}"
+        except (EsrganError, MemoryError, RuntimeError) as error:
+            outcome.status, outcome.message = "failed", self._told(error, outcome.input)
             if DISK_FULL in outcome.message:
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
         return outcome
+
+    def _told(self, error: Exception, name: str) -> str:
+        """What to say of a failure that concerns one picture; raises any other."""
+        text = str(error)
+        if not isinstance(error, EsrganError):
+            if not is_out_of_memory(error):
+                raise error
+            text = f"out of memory; use a smaller --tile (now {self.upscaler.tile})"
+        return text if text.startswith(name) else f"{name}: {text}"
 
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):

@@ -14,7 +14,7 @@ from esrgan.devices import Precision
 from esrgan.engines import EngineName, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
-from esrgan.memory import free_bytes
+from esrgan.memory import free_bytes, is_out_of_memory
 from esrgan.other_network import OtherNetwork, load_network
 from esrgan.tiling import spans, tiled
 
@@ -64,17 +64,16 @@ class Upscaler:
         engine: EngineName = "auto",
         compiled: bool = False,
     ) -> None:
-        self.device = torch_device(device)
         if not isinstance(model, Generator | OtherNetwork):
             from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
 
-            model = load_network(find_model(model, scale=4, device=str(self.device)))
+            model = load_network(find_model(model, scale=4, device=str(torch_device(device))))
         self.scale = model.scale
         self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
+        self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
+        self.device, self.dtype = self._engine.device, self._engine.dtype
         self.tile = tile or max(_usual_tile(self.device), 3 * self.overlap)
         spans(1, self.tile, self.overlap)  # raises where they do not go together
-        self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
-        self.dtype = self._engine.dtype
         self._said_small_tiles = False
         self._run_by: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
 
@@ -135,15 +134,16 @@ class Upscaler:
         """Run the network; where memory runs out, in ever smaller tiles."""
         try:
             return self._run(lr, dtype)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
         tile //= 2
         overlap = min(self.overlap, tile // 4)
         if tile < SMALLEST_TILE:
+            elsewhere = "" if self.device.type == "cpu" else ", or --device cpu"
             raise EsrganError(
                 f"out of memory on {self.device} even with tiles of {2 * tile} pixels;"
-                " free some, use a smaller model, or --device cpu"
+                f" free some, or use a smaller --model{elsewhere}"
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -195,8 +195,3 @@ def _flat(image: Tensor, most: float = LEVEL / 2) -> Tensor:
 
 def _shift(lr: Tensor, sr: Tensor) -> float:
     return float((lr.mean((-2, -1)) - sr.mean((-2, -1))).abs().max())
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
