@@ -127,7 +127,7 @@ def _band(
     lr = pixels.read(rows.read_start, rows.read_stop)
     out: Rows = np.empty(((rows.stop - rows.start) * scale, pixels.width * scale, pixels.bands), dtype)
     for span in columns:
-        tile = as_tensor(lr[:, span.read]).to(upscaler.device)
+        tile = as_tensor(lr[:, span.read], upscaler.device)
         sr = enlarge_tile(upscaler, tile, exact=pixels.dtype != np.uint8, transparency=transparency)
         sr = sr[:, rows.kept(scale), span.kept(scale)]
         balance.add(tile[:, rows.kept(1), span.kept(1)], sr)
@@ -213,10 +213,11 @@ def spread(colour: Tensor, alpha: Tensor) -> Tensor:
     return torch.where(known > 0, colour, mean)
 
 
-def as_tensor(rows: Rows) -> Tensor:
-    """(h, w, bands) of any type -> (bands, h, w) float32 in [0, 1]."""
+def as_tensor(rows: Rows, device: torch.device | None = None) -> Tensor:
+    """(h, w, bands) of any type -> (bands, h, w) float32 in [0, 1] on ``device``; bytes travel there as such."""
     largest = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(rows.dtype, 1)
-    return torch.from_numpy(np.ascontiguousarray(rows.transpose(2, 0, 1), dtype=np.float32)) / largest
+    kind = np.uint8 if rows.dtype == np.uint8 else np.float32
+    return torch.from_numpy(np.array(rows.transpose(2, 0, 1), dtype=kind, order="C")).to(device).float() / largest
 
 
 def as_rows(image: Tensor, dtype: type) -> Rows:
