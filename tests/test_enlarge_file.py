@@ -322,6 +322,23 @@ def test_what_is_no_picture_is_refused(upscaler, image):
         upscale(image, upscaler)
 
 
+@pytest.mark.parametrize("largest", [255, float("nan"), float("inf")])
+def test_float_samples_that_are_no_brightness_are_refused(upscaler, largest):
+    samples = waves(20, 30, 1, np.float32)[..., 0]
+    samples[3, 4] = largest
+    with pytest.raises(EsrganError, match="float samples"):
+        upscale(saved(Image.fromarray(samples), "TIFF"), upscaler)
+    samples[3, 4] = 1
+    assert enlarged(upscaler, saved(Image.fromarray(samples), "TIFF")).size == (120, 80)
+
+
+def test_pages_that_lie_on_their_side_still_say_so(upscaler):
+    page = photo(40, 32)
+    data = saved(page, "TIFF", save_all=True, append_images=[page], tiffinfo={0x0112: 6})
+    out = enlarged(upscaler, data)
+    assert (out.n_frames, out.tag_v2[0x0112]) == (2, 6)
+
+
 def test_big_endian_and_strided_arrays_are_understood(upscaler):
     array = waves(20, 30, 3, np.uint16)
     assert np.array_equal(upscale(array.astype(">u2"), upscaler), upscale(array, upscaler))

@@ -147,6 +147,60 @@ def test_compare_also_shows_what_was_done_before(run, tmp_path):
     assert made.stat().st_mtime_ns > before
 
 
+def test_a_result_is_never_taken_for_that_of_another_picture(run, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        photo().save(tmp_path / folder / "p.png")
+        os.utime(tmp_path / folder / "p.png", ns=(1, 1))  # as from an archive: same size, same time
+    args = ("--out", tmp_path / "out")
+    assert run(tmp_path / "a", *args)[0] == 0
+    code, _, err = run(tmp_path / "b", *args)
+    assert code == 1
+    assert "was made from" in err[0]
+    assert run(tmp_path / "b", *args, "--overwrite")[0] == 0
+    (tmp_path / "a").rename(tmp_path / "c")  # a folder that moved is not another one
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert run(tmp_path / "a", *args)[0] == 0
+
+
+def test_comparisons_are_not_enlarged_themselves(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    for _ in range(2):
+        assert run(tmp_path, "--out", tmp_path, "--compare")[0] == 0
+    assert names(tmp_path) == ["a.png", "a_x4.png", "a_x4_compare.png"]
+
+
+def test_a_comparison_replaces_no_file_that_is_not_ours_nor_another(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_x4_compare.png").write_bytes(b"mine")
+    code, _, err = run(tmp_path / "a.png", "--out", tmp_path / "out", "--compare")
+    assert code == 1
+    assert "--overwrite" in err[0]
+    assert (tmp_path / "out" / "a_x4_compare.png").read_bytes() == b"mine"
+    photo().save(tmp_path / "a.jpg")
+    code, _, err = run(tmp_path, "--out", tmp_path / "new", "--compare")
+    assert code == 2
+    assert "share one comparison" in err[-1]
+
+
+def test_names_that_begin_with_a_dash(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photo().save("-a.png")
+    assert run("-a.png")[0] == 0
+    assert run("./-a.png", "-o", "b.png")[0] == 0
+
+
+def test_a_list_that_names_itself_is_an_error_and_one_from_notepad_is_read(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("a.png\n", encoding="utf-8-sig")
+    assert run(tmp_path / "list.txt", "--out", tmp_path / "out")[0] == 0
+    (tmp_path / "list.txt").write_text("list.txt\n")
+    code, _, err = run(tmp_path / "list.txt", "--out", tmp_path / "out")
+    assert code == 1
+    assert "names itself" in err[0]
+
+
 def test_alpha_blends_two_models(run, tmp_path):
     photo().save(tmp_path / "a.png")
     assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--alpha", "0.5")[0] == 0

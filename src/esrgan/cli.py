@@ -1,5 +1,6 @@
 """The `esrgan` command: parse, call, print. Verbs live in `commands_*.py` and are imported when asked for."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,9 @@ def _list_models() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot show must not end the work
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = build_app()(argv, exit_on_error=False, print_error=True)
     except CycloptsError as error:
@@ -75,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"esrgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -25,8 +25,8 @@ Share = validators.Number(gte=0, lte=1)
 def _no_options(_: Any, inputs: list[Path]) -> None:
     """Say that an option is unknown, where it came through as an input because ``-`` is one."""
     for path in inputs:
-        if str(path).startswith("-") and str(path) != "-":
-            raise ValueError(f"Unknown option: {path}. For a file of that name write ./{path}")
+        if str(path).startswith("-") and str(path) != "-" and not path.exists():
+            raise ValueError(f"Unknown option: {path}")
 
 
 def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
@@ -35,7 +35,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     ],
     /,
     *,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"], allow_leading_hyphen=True)] = None,
     scale: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
     width: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
     height: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
@@ -102,8 +102,6 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     form = find_format(format_) if format_ else None
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
-    if compare and out == STDIO:
-        raise UsageError("--compare writes a file of its own; it cannot go with standard output")
     _check_tile(tile, overlap)
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     upscaler, key = _load(model, alpha, psnr_model, scale,
@@ -112,6 +110,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
+    if compare:
+        _refuse_shared_comparisons(todo)
     if out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
@@ -122,6 +122,16 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         count = len(todo.jobs)
         print(f"{count} picture{'s' * (count != 1)}; {upscaler.about}", file=sys.stderr)
     return _run(runner, todo, report=json, verbose=verbose)
+
+
+def _refuse_shared_comparisons(todo: "Plan") -> None:
+    from esrgan.compare import refuse_shared  # noqa: PLC0415 - torch
+    from esrgan.errors import UsageError  # noqa: PLC0415
+    from esrgan.folders import STDIO  # noqa: PLC0415
+
+    if any(job.target == STDIO for job in todo.jobs):
+        raise UsageError("--compare writes a file of its own; it cannot go with standard output")
+    refuse_shared(job.target for job in todo.jobs)
 
 
 def _check_tile(tile: int | None, overlap: int | None) -> None:

@@ -1,5 +1,7 @@
 """The picture that shows what the network adds: bicubic enlargement on the left, the network's on the right."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,9 @@ import pyvips
 import torch
 from torch import Tensor
 
+from esrgan.errors import UsageError
 from esrgan.images import to_rgb, write_rgb
-from esrgan.picture_reader import open_picture
+from esrgan.picture_reader import LIMIT_PIXELS, open_picture
 from esrgan.resize import resize
 
 MOST_PIXELS = 16_000_000
@@ -29,14 +32,25 @@ def has_comparison(enlarged: Path) -> bool:
         return False
 
 
-def write_comparison(source: Path | bytes, enlarged: Path) -> Path:
+def refuse_shared(results: Iterable[Path]) -> None:
+    """Raise ``UsageError`` where two results would have one comparison."""
+    seen: dict[Path, Path] = {}
+    for result in results:
+        other = seen.setdefault(comparison_path(result), result)
+        if other != result:
+            raise UsageError(f"{other} and {result} would share one comparison; use another --name, or run them apart")
+
+
+def write_comparison(source: Path | bytes, enlarged: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Path:
     """Write the comparison of a picture with its result and give its path.
 
     Args:
         source: The picture that was enlarged, or its content.
-        enlarged: The result.
+        enlarged: The result, of any size.
+        limit_pixels: As of ``open_picture``, for the first.
     """
-    lr, sr = (to_rgb(open_picture(picture)) for picture in (source, enlarged))
+    lr = to_rgb(open_picture(source, limit_pixels=limit_pixels))
+    sr = to_rgb(open_picture(enlarged, limit_pixels=sys.maxsize))
     bicubic, sr = _middle(lr, sr)
     target = comparison_path(enlarged)
     halves = [labelled(bicubic, "bicubic"), labelled(sr, "ESRGAN")]

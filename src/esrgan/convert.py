@@ -142,7 +142,8 @@ def _write(generator: Generator, dialect: Dialect, path: Path, *, half: bool) ->
     if path.suffix == ".safetensors":
         save_file(weights, path, {"format": "pt"})
     else:
-        torch.save({"params_ema": weights} if dialect == "basicsr" else weights, path)
+        with path.open("wb") as file:  # torch's own error has no name of the file
+            torch.save({"params_ema": weights} if dialect == "basicsr" else weights, file)
 
 
 def old_name(name: str, config: GeneratorConfig) -> str:

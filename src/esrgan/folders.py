@@ -76,7 +76,7 @@ class Naming:
     def __post_init__(self) -> None:
         try:
             name = self.pattern.format(stem="a", scale="4")
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UsageError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             raise UsageError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
@@ -137,8 +137,10 @@ def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
     return made
 
 
-def _pictures(inputs: Sequence[Path], out: Path, failures: list[Outcome]) -> Iterable[tuple[Path, Path]]:
-    """Each picture, and the folder to mirror it in, relative to the output."""
+def _pictures(
+    inputs: Sequence[Path], out: Path, failures: list[Outcome], within: tuple[Path, ...] = ()
+) -> Iterable[tuple[Path, Path]]:
+    """Each picture, and the folder to mirror it in, relative to the output; ``within``: the lists that name these."""
     ours = {out / name for name in Record(out).names()}
 
     def unreadable(error: OSError) -> None:
@@ -148,7 +150,7 @@ def _pictures(inputs: Sequence[Path], out: Path, failures: list[Outcome]) -> Ite
 
     for path in inputs:
         if path.suffix.lower() == ".txt" and path.is_file():
-            yield from _pictures(read_list(path), out, failures)
+            yield from _pictures(read_list(path, within), out, failures, (*within, path.resolve()))
         elif path.is_dir():
             same = out.resolve() == path.resolve()
             for source in walk(path, on_error=unreadable, leave_out=None if same else out.resolve()):
@@ -219,6 +221,12 @@ class Record:
             and last.get("input") == [source.st_size, source.st_mtime_ns]
         )
 
+    def other_source(self, job: Job) -> Path | None:
+        """Another picture, still there, that the target was made from."""
+        source = self._entries.get(self._name(job.target), [{}])[-1].get("source")
+        other = Path(source) if source else None
+        return other if other and other != job.source.resolve() and other.exists() else None
+
     def is_ours(self, target: Path) -> bool:
         """Whether the file there was made by this program."""
         return target.stat().st_size in [entry.get("size") for entry in self._entries.get(self._name(target), [])]
@@ -226,13 +234,16 @@ class Record:
     def add(self, job: Job, key: str, written: Path) -> None:
         """Note that ``written``, complete, is about to become the job's target."""
         source = job.source.stat()
-        entry = {
-            "output": self._name(job.target),
-            "size": written.stat().st_size,
-            "input": [source.st_size, source.st_mtime_ns],
-            "key": key,
-        }
-        self._entries.setdefault(entry["output"], []).append(entry)  # type: ignore[arg-type]
+        made = {"input": [source.st_size, source.st_mtime_ns], "source": str(job.source.resolve()), "key": key}
+        self._append(job.target, written, made)
+
+    def add_comparison(self, path: Path) -> None:
+        """Note that this file is ours too."""
+        self._append(path, path, {})
+
+    def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
+        entry = {"output": self._name(target), "size": written.stat().st_size, **made}
+        self._entries.setdefault(entry["output"], []).append(entry)
         with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
 

@@ -70,12 +70,13 @@ def write_rgb(image: Tensor, path: Path) -> None:
         temporary.write_bytes(content)
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list[Path]:
     """The picture files that ``paths`` name, sorted, each once.
 
     Args:
         paths: Files, folders (searched recursively by suffix; hidden ones left out) and ``.txt`` lists of such paths,
             one a line, relative to the list's own folder; lines that start with ``#`` do not count.
+        within: The lists that led to these paths.
 
     Raises:
         EsrganError: A path that is not there, a folder that cannot be read, or no picture at all.
@@ -83,7 +84,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.suffix.lower() == ".txt" and path.is_file():
-            found.update(find_images(read_list(path)))
+            found.update(find_images(read_list(path, within), within=(*within, path.resolve())))
         elif path.is_dir():
             found.update(walk(path, on_error=_raise))
         elif path.exists():
@@ -95,10 +96,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
-def read_list(path: Path) -> list[Path]:
-    """The paths that a text file lists, one a line, relative to its folder."""
+def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:
+    """The paths that a text file lists, one a line, relative to its folder; ``within``: the lists that led to it."""
+    if path.resolve() in within:
+        raise EsrganError(f"the list {path} names itself, by way of {len(within)} lists; take that line out")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise EsrganError(f"cannot read the list {path}: {error}") from error
     return [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

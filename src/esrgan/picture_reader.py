@@ -156,7 +156,7 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
                 " decompression bomb; raise --limit-pixels if the picture is meant to be so large"
             )
         turned = frames == 1 and image.get_typeof("orientation") and image.get("orientation") != 1
-        if whole or turned:
+        if whole or turned or image.format in ("float", "double"):  # whose range is looked at first
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
         image = shown(unlab(image) if facts.patched else image, frames, name)
@@ -206,6 +206,8 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
             raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
         if kind == "png" and is_animated_png(file):
             return _Facts(notes=("only the first frame, as libvips does not read animated PNG",))
+        if kind == "avif" and file.read(12)[8:] == b"avis":
+            return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
         if kind == "webp":
             return _Facts(lossless=is_lossless_webp(file))
         if kind == "tiff":

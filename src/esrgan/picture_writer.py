@@ -17,7 +17,8 @@ from esrgan.picture_reader import Picture, reason
 from esrgan.png_stream import png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
-_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay")
+_KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay",
+         "orientation")  # fmt: skip
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
 
 
@@ -126,9 +127,10 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
             image.set_type(like.image.get_typeof(name), name, like.image.get(name))
     if image.get_typeof("exif-data"):  # libvips takes orientation and size from the image, the rest from this
         image.set_type(pyvips.GValue.blob_type, "exif-data", without_thumbnail(image.get("exif-data")))
-    image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    if like.frames > 1:
+    if like.frames > 1:  # not turned upright
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
+    else:
+        image.set_type(pyvips.GValue.gint_type, "orientation", 1)
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
     return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from esrgan.compare import has_comparison, write_comparison
+from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
@@ -70,7 +70,7 @@ class Runner:
             if self._is_done(job):
                 outcome.status = "skipped"
                 if self.compare and not has_comparison(job.target):
-                    write_comparison(job.source, job.target)
+                    self._write_comparison(job)
             elif full.is_set():
                 raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
             else:
@@ -94,6 +94,10 @@ class Runner:
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
             return False
+        if job.source != STDIO and (other := self.record.other_source(job)):
+            raise EsrganError(
+                f"{name_of(job.target)} was made from {name_of(other)}; use another --out or --name, or --overwrite"
+            )
         if job.source != STDIO and self.record.is_done(job, self.key):
             return True
         if not self.record.is_ours(job.target):
@@ -115,8 +119,16 @@ class Runner:
                 with self._recording:
                     self.record.add(job, self.key, temporary)
         if self.compare:
-            write_comparison(self.naming.content(job.source), job.target)
+            self._write_comparison(job)
         return size
+
+    def _write_comparison(self, job: Job) -> None:
+        path = comparison_path(job.target)
+        if os.path.lexists(path) and not (self.overwrite or self.record.is_ours(path)):
+            raise EsrganError(f"{name_of(path)} exists and was not made by this command; --overwrite replaces it")
+        write_comparison(self.naming.content(job.source), job.target, limit_pixels=self.naming.limit_pixels)
+        with self._recording:
+            self.record.add_comparison(path)
 
     def _enlarge(self, job: Job, descriptor: int, on_rows: OnRows) -> tuple[int, int]:
         picture = open_picture(self.naming.content(job.source), limit_pixels=self.naming.limit_pixels)
