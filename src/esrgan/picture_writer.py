@@ -123,8 +123,10 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     """``image`` with the profile, EXIF, XMP, IPTC, resolution, delays and comments of ``like``."""
     image = image.copy()
     for name in like.image.get_fields():
-        if name in _KEPT or name.startswith("png-comment-"):
-            image.set_type(like.image.get_typeof(name), name, like.image.get(name))
+        value = like.image.get(name)
+        comment = name.startswith("png-comment-") and value.isascii()  # libvips would garble any other
+        if name in _KEPT or comment:
+            image.set_type(like.image.get_typeof(name), name, value)
     if image.get_typeof("exif-data"):  # libvips takes orientation and size from the image, the rest from this
         image.set_type(pyvips.GValue.blob_type, "exif-data", without_thumbnail(image.get("exif-data")))
     if like.frames > 1:  # not turned upright
