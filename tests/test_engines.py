@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from esrgan.devices import bf16_is_fast
 from esrgan.engines import BySize, Ncnn, OpenVINO, Torch, pick_engine
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator, activate, conv_activated
+from esrgan.images import read_rgb
+from esrgan.library import entries
 from esrgan.parity import made_picture
 from esrgan.upscaler import Upscaler
 
@@ -59,6 +62,16 @@ def test_bf16_stays_within_50_db(engine):
     run = pick_engine(engine, network, device="cpu", precision="bf16")
     with torch.inference_mode():
         assert 50 < psnr(run(image, torch.bfloat16), network(image)) < 75  # not redone in fp32
+
+
+@pytest.mark.skipif(not bf16_is_fast(), reason="emulated here")
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("model", [entry.name for entry in entries() if entry.shipped])
+def test_shipped_models_stay_within_50_db_in_bf16(model, engine):
+    pytest.importorskip(engine)
+    photo = read_rgb(Path(__file__).parents[1] / "docs" / "samples" / "lynx.png")[None, :, 40:136, 40:136]
+    fast, exact = (Upscaler(model, device="cpu", precision=name, engine=engine) for name in ("bf16", "fp32"))
+    assert psnr(fast(photo), exact(photo)) > 50
 
 
 def test_a_convolution_fused_with_its_activation_gives_the_same():
