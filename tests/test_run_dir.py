@@ -2,6 +2,7 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -68,7 +69,7 @@ def test_auto_is_settled_once_and_written_down(config):
 
 def test_a_folder_in_use_is_named_with_its_process(config):
     code = (
-        "import sys, time; sys.path.insert(0, 'tests'); import tiny; from pathlib import Path\n"
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r}); import tiny; from pathlib import Path\n"
         "from esrgan.run_dir import RunDir\n"
         f"with RunDir.opened(tiny.stage_1(Path({str(config.run_dir.parent)!r}))):\n"
         "    print('held', flush=True); time.sleep(60)\n"
