@@ -99,7 +99,7 @@ def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list
 def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:
     """The paths that a text file lists, one a line, relative to its folder; ``within``: the lists that led to it."""
     if path.resolve() in within:
-        raise EsrganError(f"the list {path} names itself, by way of {len(within)} lists; take that line out")
+        raise EsrganError(f"the list {path} names itself, or a list that leads back to it; take that line out")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
