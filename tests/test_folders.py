@@ -7,8 +7,9 @@ from conftest import photo
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError
-from esrgan.folders import LONGEST_NAME, RECORD, Job, Naming, Record, fingerprint, plan, remove_leftovers
+from esrgan.folders import LONGEST_NAME, Job, Naming, plan, remove_leftovers
 from esrgan.picture_formats import FORMATS
+from esrgan.record import RECORD, Record, fingerprint
 
 
 def naming(out: Path, **options) -> Naming:
@@ -82,7 +83,7 @@ def test_results_below_the_input_are_not_enlarged_again(tree):
 def test_results_beside_the_inputs_are_not_enlarged_again(tree):
     job = next(job for job in plan([tree / "in"], naming(tree / "in")).jobs if job.source.name == "a.png")
     photo(32, 32).save(job.target)
-    Record(tree / "in").add(job, "key", job.target)
+    Record(tree / "in").add(job.source, job.target, "key", job.target)
     assert len(targets([tree / "in"], tree / "in")) == 3
 
 
@@ -132,20 +133,20 @@ def test_the_record_knows_what_is_done_and_by_whom(tree):
     out.mkdir()
     job = Job(source=tree / "in" / "a.png", target=out / "a_x4.png", form=FORMATS["png"])
     job.target.write_bytes(b"theirs")
-    assert not Record(out).is_done(job, "key")
+    assert not Record(out).is_done(job.source, job.target, "key")
     assert not Record(out).is_ours(job.target)
-    Record(out).add(job, "key", job.target)
+    Record(out).add(job.source, job.target, "key", job.target)
     with (out / RECORD).open("a") as file:
         file.write('{"output": "b_x4.p')  # killed here
-    assert Record(out).is_done(job, "key")
+    assert Record(out).is_done(job.source, job.target, "key")
     assert Record(out).is_ours(job.target)
-    assert not Record(out).is_done(job, "another model")
+    assert not Record(out).is_done(job.source, job.target, "another model")
     os.utime(job.source, (1, 1))
-    assert not Record(out).is_done(job, "key")
-    Record(out).add(job, "key", job.target)
-    assert Record(out).is_done(job, "key")
+    assert not Record(out).is_done(job.source, job.target, "key")
+    Record(out).add(job.source, job.target, "key", job.target)
+    assert Record(out).is_done(job.source, job.target, "key")
     job.target.write_bytes(b"edited since")
-    assert not Record(out).is_done(job, "key")
+    assert not Record(out).is_done(job.source, job.target, "key")
     assert not Record(out).is_ours(job.target)
 
 

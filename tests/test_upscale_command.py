@@ -15,7 +15,7 @@ from conftest import photo, red_disc, waves
 from PIL import Image
 
 from esrgan.cli import main
-from esrgan.folders import RECORD
+from esrgan.record import RECORD
 
 
 @pytest.fixture

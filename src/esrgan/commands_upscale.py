@@ -91,9 +91,10 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.folders import STDIO, Naming, Record, plan, remove_leftovers  # noqa: PLC0415
+    from esrgan.folders import STDIO, Naming, plan, remove_leftovers  # noqa: PLC0415
     from esrgan.memory import keep_buffers  # noqa: PLC0415
     from esrgan.picture_formats import find_format  # noqa: PLC0415
+    from esrgan.record import Record  # noqa: PLC0415
     from esrgan.upscale_run import Runner  # noqa: PLC0415
 
     keep_buffers()
@@ -151,10 +152,10 @@ def _load(
 ) -> "tuple[Upscaler, str]":
     """The upscaler, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
-    from esrgan.folders import fingerprint  # noqa: PLC0415
     from esrgan.interpolate import interpolate  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
     from esrgan.model_file import load_model  # noqa: PLC0415
+    from esrgan.record import fingerprint  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     device = str(torch_device(options["device"]))

@@ -1,22 +1,19 @@
 """From inputs to outputs: which pictures there are, where each result goes, and what of it is already done."""
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.images import read_list, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
+from esrgan.record import Record
 
-RECORD = ".esrgan-upscale.jsonl"
-"""In the output folder: what made each file, so that the same command again continues."""
 LONGEST_NAME = 255  # bytes, on every usual file system
 STDIO = Path("-")
 
@@ -187,86 +184,6 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.target != STDIO and job.target.resolve() in sources:
             raise UsageError(f"{job.target} is an input and would be overwritten; choose another --out or --name")
-
-
-class Record:
-    """What made the files of an output folder: one line of JSON each, added just before the file appears."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._path = out / RECORD
-        self._entries: dict[str, list[dict[str, Any]]] = {}
-        if self._path.is_file():
-            for line in self._path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._entries.setdefault(entry["output"], []).append(entry)
-                except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
-                    continue
-
-    def names(self) -> set[str]:
-        """Of all files ever made here, relative to the folder."""
-        return set(self._entries)
-
-    def is_done(self, job: Job, key: str) -> bool:
-        """Whether the target is there, whole, from this very input, by the same model and options."""
-        last = self._entries.get(self._name(job.target), [{}])[-1]
-        try:
-            source, target = job.source.stat(), job.target.stat()
-        except OSError:
-            return False
-        return (
-            last.get("key") == key
-            and last.get("size") == target.st_size
-            and last.get("input") == [source.st_size, source.st_mtime_ns]
-        )
-
-    def other_source(self, job: Job) -> Path | None:
-        """Another picture, still there, that the target was made from."""
-        source = self._entries.get(self._name(job.target), [{}])[-1].get("source")
-        other = Path(source) if source else None
-        return other if other and other != job.source.resolve() and other.exists() else None
-
-    def is_ours(self, target: Path) -> bool:
-        """Whether the file there was made by this program."""
-        return target.stat().st_size in [entry.get("size") for entry in self._entries.get(self._name(target), [])]
-
-    def add(self, job: Job, key: str, written: Path) -> None:
-        """Note that ``written``, complete, is about to become the job's target."""
-        source = job.source.stat()
-        made = {"input": [source.st_size, source.st_mtime_ns], "source": str(job.source.resolve()), "key": key}
-        self._append(job.target, written, made)
-
-    def add_comparison(self, path: Path) -> None:
-        """Note that this file is ours too."""
-        self._append(path, path, {})
-
-    def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
-        entry = {"output": self._name(target), "size": written.stat().st_size, **made}
-        self._entries.setdefault(entry["output"], []).append(entry)
-        with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
-
-    def _name(self, target: Path) -> str:
-        return str(target.relative_to(self._out))
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def fingerprint(model: Path) -> str:
-    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    weights = model.with_suffix(".bin")
-    if model.suffix == ".param" and weights.is_file():
-        digest.update(weights.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

@@ -15,10 +15,11 @@ from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.folders import STDIO, Job, Naming, Outcome, Record
+from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
 from esrgan.memory import is_out_of_memory
 from esrgan.picture_reader import name_of, open_picture
+from esrgan.record import Record
 from esrgan.upscaler import Upscaler
 
 DISK_FULL = os.strerror(errno.ENOSPC)
@@ -94,11 +95,11 @@ class Runner:
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
             return False
-        if job.source != STDIO and (other := self.record.other_source(job)):
+        if job.source != STDIO and (other := self.record.other_source(job.source, job.target)):
             raise EsrganError(
                 f"{name_of(job.target)} was made from {name_of(other)}; use another --out or --name, or --overwrite"
             )
-        if job.source != STDIO and self.record.is_done(job, self.key):
+        if job.source != STDIO and self.record.is_done(job.source, job.target, self.key):
             return True
         if not self.record.is_ours(job.target):
             raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
@@ -117,7 +118,7 @@ class Runner:
                 size = self._enlarge(job, file.fileno(), on_rows)
             if job.source != STDIO:
                 with self._recording:
-                    self.record.add(job, self.key, temporary)
+                    self.record.add(job.source, job.target, self.key, temporary)
         if self.compare:
             self._write_comparison(job)
         return size

@@ -1,0 +1,95 @@
+"""The record of an output folder: what made each file, so that the same command again continues."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+RECORD = ".esrgan-upscale.jsonl"
+"""Its name."""
+
+
+class Record:
+    """What made the files of an output folder: one line of JSON each, added just before the file appears."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._path = out / RECORD
+        self._entries: dict[str, list[dict[str, Any]]] = {}
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._entries.setdefault(entry["output"], []).append(entry)
+                except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
+                    continue
+
+    def names(self) -> set[str]:
+        """Of all files ever made here, relative to the folder."""
+        return set(self._entries)
+
+    def is_done(self, source: Path, target: Path, key: str) -> bool:
+        """Whether the target is there, whole, from this very input, by the same model and options."""
+        last = self._last(target)
+        try:
+            return (
+                last.get("key") == key
+                and last.get("size") == target.stat().st_size
+                and last.get("input") == _at(source)
+            )
+        except OSError:
+            return False
+
+    def other_source(self, source: Path, target: Path) -> Path | None:
+        """Another picture, still there, that the target was made from."""
+        other = Path(self._last(target).get("source", source)).resolve()
+        return other if other != source.resolve() and other.exists() else None
+
+    def is_ours(self, target: Path) -> bool:
+        """Whether the file there was made by this program."""
+        return target.stat().st_size in [entry.get("size") for entry in self._entries.get(self._name(target), [])]
+
+    def add(self, source: Path, target: Path, key: str, written: Path) -> None:
+        """Note that ``written``, complete, is about to become ``target``."""
+        self._append(target, written, {"input": _at(source), "source": str(source.resolve()), "key": key})
+
+    def add_comparison(self, path: Path) -> None:
+        """Note that this file is ours too."""
+        self._append(path, path, {})
+
+    def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
+        entry = {"output": self._name(target), "size": written.stat().st_size, **made}
+        self._entries.setdefault(entry["output"], []).append(entry)
+        with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
+
+    def _last(self, target: Path) -> dict[str, Any]:
+        return self._entries.get(self._name(target), [{}])[-1]
+
+    def _name(self, target: Path) -> str:
+        return str(target.relative_to(self._out))
+
+
+def _at(source: Path) -> list[int]:
+    """Size and time of a file, by which a changed one is noticed."""
+    status = source.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def fingerprint(model: Path) -> str:
+    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    weights = model.with_suffix(".bin")
+    if model.suffix == ".param" and weights.is_file():
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
