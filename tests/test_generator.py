@@ -5,7 +5,15 @@ from torch import nn
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import RRDB, Generator, ResidualDenseBlock, activate, conv_enlarged, transposed_kernel
+from esrgan.generator import (
+    RRDB,
+    Generator,
+    ResidualDenseBlock,
+    activate,
+    conv_enlarged,
+    evenly_rounded,
+    transposed_kernel,
+)
 
 
 def tiny(start="identity", **changes):
@@ -121,3 +129,18 @@ def test_the_kernel_of_the_transposed_convolution_is_summed_in_fp32_also_under_a
     weight = torch.randn(4, 5, 3, 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(transposed_kernel(weight, 2), transposed_kernel(weight.double(), 2))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_kernel_rounded_to_bf16_makes_no_grid_of_flat_areas(factor):
+    torch.manual_seed(0)
+    kernel = transposed_kernel(torch.randn(6, 5, 3, 3), factor)
+    even, plain = evenly_rounded(kernel, factor), kernel.bfloat16().float()
+    assert torch.equal(even, even.bfloat16().float())
+    assert (even - kernel).abs().max() < 0.05
+
+    def unevenness(kernel):
+        flat = F.conv_transpose2d(torch.ones(1, 5, 9, 9), kernel, stride=factor, padding=1)[0, :, 6:12, 6:12]
+        return (flat - flat[:, :1, :1]).abs().max()
+
+    assert unevenness(even) < unevenness(plain) / 4

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.extras import import_extra
-from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator, transposed_kernel
+from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator, evenly_rounded, transposed_kernel
 from esrgan.graph import Graph
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -67,18 +67,20 @@ class OpenVINO:
                 "PERFORMANCE_HINT": "LATENCY",
             }
             core = import_extra("openvino", "openvino").Core()
-            compiled = core.compile_model(openvino_network(self.network), "CPU", options)
+            compiled = core.compile_model(openvino_network(self.network, dtype), "CPU", options)
             self._ready[dtype] = compiled.create_infer_request()
         return self._ready[dtype]
 
 
-def openvino_network(generator: Generator) -> Any:
+def openvino_network(generator: Generator, dtype: torch.dtype = torch.float32) -> Any:
     """An ``openvino.Model``: ``input`` (N, 3, height, width) to ``output``, sizes free, float32 in and out.
+
+    ``dtype`` is the arithmetic that it will be run in.
 
     With pixel-unshuffle the edges are mirrored up to a whole number of pixel blocks, and the result is cut to size.
     """
     openvino = import_extra("openvino", "openvino")
-    graph = _Graph()
+    graph = _Graph(dtype)
     op, scale = graph.op, generator.scale
     picture = op.parameter([-1, 3, -1, -1], np.float32, name="input")
     picture.output(0).set_names({"input"})
@@ -96,7 +98,8 @@ def openvino_network(generator: Generator) -> Any:
 
 
 class _Graph(Graph[Any]):
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.op = import_module("openvino.opset13")
 
     def number(self, value: float) -> Any:
@@ -115,8 +118,12 @@ class _Graph(Graph[Any]):
 
     def conv_enlarged(self, layer: nn.Module, x: Any, factor: int) -> Any:
         assert isinstance(layer, nn.Conv2d)
-        kernel, one = self.op.constant(_array(transposed_kernel(layer.weight, factor))), [1, 1]
-        x = self.op.convolution_backprop_data(x, kernel, [factor, factor], pads_begin=one, pads_end=one, dilations=one)
+        kernel, one = transposed_kernel(layer.weight.detach(), factor), [1, 1]
+        if self.dtype == torch.bfloat16:
+            kernel = evenly_rounded(kernel, factor)
+        x = self.op.convolution_backprop_data(
+            x, self.op.constant(_array(kernel)), [factor, factor], pads_begin=one, pads_end=one, dilations=one
+        )
         return self._end(layer, x, activated=True)
 
     def _end(self, layer: nn.Conv2d, x: Any, activated: bool) -> Any:
