@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from esrgan.config import GeneratorConfig
+from esrgan.convolutions import activate, conv_activated
 from esrgan.devices import bf16_is_fast
 from esrgan.engines import BySize, Ncnn, OpenVINO, Torch, pick_engine
 from esrgan.errors import EsrganError
-from esrgan.generator import Generator, activate, conv_activated
+from esrgan.generator import Generator
 from esrgan.images import read_rgb
 from esrgan.library import entries
 from esrgan.parity import made_picture

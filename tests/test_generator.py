@@ -4,16 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from esrgan.config import GeneratorConfig
+from esrgan.convolutions import activate, conv_enlarged, evenly_rounded, transposed_kernel
 from esrgan.errors import EsrganError
-from esrgan.generator import (
-    RRDB,
-    Generator,
-    ResidualDenseBlock,
-    activate,
-    conv_enlarged,
-    evenly_rounded,
-    transposed_kernel,
-)
+from esrgan.generator import RRDB, Generator, ResidualDenseBlock
 
 
 def tiny(start="identity", **changes):

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator
+from esrgan.convolutions import NEGATIVE_SLOPE
+from esrgan.generator import RESIDUAL_SCALE, Generator
 from esrgan.graph import Graph
 from esrgan.ncnn_files import HALF, MAGIC, fold
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from esrgan.convolutions import NEGATIVE_SLOPE, evenly_rounded, transposed_kernel
 from esrgan.extras import import_extra
-from esrgan.generator import NEGATIVE_SLOPE, RESIDUAL_SCALE, Generator, evenly_rounded, transposed_kernel
+from esrgan.generator import RESIDUAL_SCALE, Generator
 from esrgan.graph import Graph
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
