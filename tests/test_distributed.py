@@ -30,7 +30,13 @@ def start(folder, name, *, stage, steps=6, **environment):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared_by_all = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared_by_all = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }  # an abort tells where
     command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), name, str(steps), str(stage)]
     return [
         subprocess.Popen(
@@ -60,7 +66,8 @@ def test_two_processes_are_one_to_rounding_and_either_resumes_the_other(tmp_path
     make(tmp_path)
     seen = []
     for steps in (1, 6):
-        assert [code for _, code in ended(start(tmp_path, "two", stage=stage, steps=steps))] == [0, 0]
+        for out, code in ended(start(tmp_path, "two", stage=stage, steps=steps)):
+            assert code == 0, out
         run(make(tmp_path, run_dir=tmp_path / "one", steps=steps, accumulate=2))
         seen.append((players(tmp_path / "one"), players(tmp_path / "two")))
     for name, one in seen[0][0].items():

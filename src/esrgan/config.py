@@ -209,7 +209,7 @@ class PretrainConfig(RunConfig):
     start: Start = "identity"
     """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
     init: Path | None = None
-    """Model to begin from, by file or name; every weight of the same name and shape is taken. none = from scratch."""
+    """Model to begin from, by file or name: no wider than this one, of any depth and scale. none = from scratch."""
     optim: PretrainOptim = PretrainOptim()
     """How weights move."""
 

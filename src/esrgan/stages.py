@@ -28,6 +28,7 @@ from esrgan.run_dir import RunDir
 from esrgan.tensorboard import Board
 from esrgan.track import load_references
 from esrgan.training import Game, fit
+from esrgan.transplant import transplant
 from esrgan.validation import Validation
 from esrgan.vgg import VGGFeatures
 
@@ -147,16 +148,7 @@ def _device(config: RunConfig) -> torch.device:
 def _first_generator(config: PretrainConfig) -> Generator:
     generator = Generator(config.generator, start=config.start)
     if config.init:
-        given = load_model(config.init).state_dict()
-        mine = generator.state_dict()
-        fitting = {name: w for name, w in given.items() if name in mine and mine[name].shape == w.shape}
-        fit, *of = (sum(w.numel() for w in weights.values()) for weights in (fitting, given, mine))
-        if fit < min(of) / 2:  # the last bias, of three numbers, fits everywhere
-            raise EsrganError(
-                f"{config.init} is another network than this run's: only {fit:,} of its {of[0]:,} weights fit; give"
-                " the --generator options that `esrgan models show` tells of it, or leave --init out"
-            )
-        generator.load_state_dict(mine | fitting)
+        transplant(config.init, generator)
     return generator
 
 

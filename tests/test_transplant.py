@@ -1,0 +1,57 @@
+"""A generator that begins with another's weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from esrgan.config import GeneratorConfig
+from esrgan.generator import Generator
+from esrgan.model_file import save_model
+from esrgan.transplant import transplant
+
+SMALL = GeneratorConfig(channels=4, growth=3, blocks=1)
+WIDER = replace(SMALL, channels=7, growth=5)
+
+
+def begun(tmp_path, given, config):
+    """A generator of ``config`` with the weights of ``given``."""
+    save_model(given, tmp_path / "given.safetensors")
+    generator = Generator(config, start="paper")
+    transplant(tmp_path / "given.safetensors", generator)
+    return generator
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"plus": True}, {"scale": 8}, {"scale": 3}, {"unshuffle": 2, "scale": 2}, {"variant": "subpixel"}],
+    ids=str,
+)
+def test_a_wider_network_begins_as_the_same_function_and_all_of_it_learns(tmp_path, change):
+    given = Generator(replace(SMALL, **change), start="paper")
+    wider = begun(tmp_path, given, replace(WIDER, **change))
+    x = torch.rand(2, 3, 12, 14)
+    torch.testing.assert_close(wider(x), given(x), rtol=1e-5, atol=1e-6)
+    optimizer = torch.optim.SGD(wider.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (wider(x) - 0.5).square().mean().backward()
+        optimizer.step()
+    for name, weight in wider.named_parameters():
+        assert (weight.grad != 0).float().mean() > 0.9, name
+
+
+def test_another_scale_keeps_the_trunk(tmp_path):
+    given = Generator(SMALL)
+    generator = begun(tmp_path, given, replace(WIDER, scale=3))
+    assert torch.equal(generator.conv_body.weight[:4, :4], given.conv_body.weight)
+    assert torch.equal(generator.conv_last.weight[:, :4], given.conv_last.weight)
+
+
+def test_layers_that_read_or_make_something_else_stay_as_they_were(tmp_path):
+    given = Generator(replace(SMALL, blocks=4))
+    generator = begun(tmp_path, given, replace(WIDER, blocks=4, scale=2, unshuffle=2))
+    assert (generator.conv_first.weight[:4] != 0).all()  # reads twelve numbers of each four pixels
+    generator = begun(tmp_path, given, replace(WIDER, blocks=4, variant="subpixel"))
+    assert (generator.conv_up1.weight != 0).all()  # makes four channels of each
+    assert torch.equal(generator.conv_body.weight[:4, :4], given.conv_body.weight)
