@@ -1,14 +1,15 @@
-"""Seconds for a folder of pictures, file to file: the command against a plain loop as Real-ESRGAN's script has it.
+"""Seconds for a folder of pictures, file to file: the command against plain loops over the engines that pip installs.
 
     uv run --group bench python -m benchmarks.folder --pictures 20 --side 128
 
-Both read and write PNG with the same model. The plain loop reads, runs torch in fp32 NCHW, and writes, one after the
-other; starting Python is in neither.
+All read and write PNG with the same weights. A plain loop loads the network, then reads, runs and writes one picture
+after the other, as Real-ESRGAN's script does (the first row, in torch, fp32, NCHW). Starting Python is in none.
 """
 
 import contextlib
 import io
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from cyclopts import App
 
 from benchmarks.harness import pick_clock, save, show, take_turns
+from benchmarks.peers import Network, peers, write_files
 from esrgan.cli import main as esrgan
 from esrgan.images import read_rgb, write_rgb
 from esrgan.library import find_model
@@ -51,19 +53,19 @@ def main(
         for i in range(pictures):
             height, width = side - i * side // (2 * pictures), side
             write_rgb(made_picture(height, width)[0], folder / f"{i:02}.png")
-        ways = {"plain loop, fp32 NCHW": partial(_plain, folder, out, model),
-                "esrgan upscale": partial(_ours, folder, out, model)}  # fmt: skip
+        write_files(load_model(find_model(model)), Path(name))
+        loops = {peer: partial(_loop, folder, out, load) for peer, load in peers(Path(name), fixed=False).items()}
+        ways = {**loops, "esrgan upscale": partial(_ours, folder, out, model)}
         title = f"{pictures} pictures of up to {side} x {side}, {model}"
         timings = take_turns(ways, rounds=rounds, clock=clock)
     show(title, timings)
     save({title: timings}, json)
 
 
-@torch.no_grad()
-def _plain(folder: Path, out: Path, model: str) -> None:
-    network = load_model(find_model(model)).eval()
+def _loop(folder: Path, out: Path, load: Callable[[], Network]) -> None:
+    network = load()
     for path in sorted(folder.iterdir()):
-        write_rgb(network(read_rgb(path)[None])[0].clamp(0, 1), out / path.name)
+        write_rgb(torch.as_tensor(network(read_rgb(path)[None]))[0].clamp(0, 1), out / path.name)
 
 
 def _ours(folder: Path, out: Path, model: str) -> None:
