@@ -191,6 +191,15 @@ def test_names_that_begin_with_a_dash(run, tmp_path, monkeypatch):
     assert run("./-a.png", "-o", "b.png")[0] == 0
 
 
+def test_an_option_in_the_place_of_the_output_is_said_to_be_one(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photo().save("a.png")
+    code, out, err = run("a.png", "-o", "--scale", "2")
+    assert code == 2
+    assert "--scale is an option" in " ".join((*out, *err))
+    assert [path.name for path in Path.cwd().iterdir()] == ["a.png"]
+
+
 def test_a_list_that_names_itself_is_an_error_and_one_from_notepad_is_read(run, tmp_path):
     photo().save(tmp_path / "a.png")
     (tmp_path / "list.txt").write_text("a.png\n", encoding="utf-8-sig")

@@ -29,13 +29,21 @@ def _no_options(_: Any, inputs: list[Path]) -> None:
             raise ValueError(f"Unknown option: {path}")
 
 
+def _no_option(_: Any, out: Path | None) -> None:
+    """Say that the value is missing, where the next option came through as one because ``-`` is one."""
+    if str(out).startswith("--"):
+        raise ValueError(f"{out} is an option; put a folder or a file before it (./{out} for one of that name)")
+
+
 def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     inputs: Annotated[
         list[Path], Parameter(name="INPUTS", negative=(), allow_leading_hyphen=True, validator=_no_options)
     ],
     /,
     *,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"], allow_leading_hyphen=True)] = None,
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], allow_leading_hyphen=True, validator=_no_option)
+    ] = None,
     scale: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
     width: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
     height: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
