@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from esrgan.cli import main
-from esrgan.doctor import examine
+from esrgan.data import PhotoStore
+from esrgan.doctor import examine, examine_store
 from esrgan.flaws import border
 from esrgan.images import read_rgb, write_rgb
 from esrgan.lr_kernels import looks_like
@@ -180,3 +181,15 @@ def test_a_frame_has_an_edge_and_a_night_sky_has_none():
     night *= np.linspace(-0.4, 1, len(night), dtype=np.float32).clip(0)[:, None]
     assert border(framed) == 20
     assert border(night) == 0
+
+
+def test_of_very_many_pixels_a_part_is_looked_at_before_a_run_and_all_are_counted(tmp_path, monkeypatch):
+    folder = tiny.pictures(tmp_path / "photos", 12)
+    store = PhotoStore.of([folder], scale=4, patch=32, cache=tmp_path / "cache")
+    text = "\n".join(map(str, examine_store(store, patch=32)))
+    assert "only 12 pictures" in text
+    assert "was looked at" not in text
+    monkeypatch.setattr("esrgan.doctor.MOST", store.bytes // 3)
+    text = "\n".join(map(str, examine_store(store, patch=32)))
+    assert "only 12 pictures" in text
+    assert "one in 4 training pictures was looked at" in text

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from esrgan.cuts import Details, details
 from esrgan.data import Bytes
-from esrgan.flaws import blocks, border, is_blocky, is_soft
+from esrgan.flaws import blocks, border, brightness, is_blocky, is_soft
 
 FLAT = 2.0  # standard deviation, of 255, below which a patch holds nothing to learn from
 SIDE = 16  # of thumbnails
@@ -41,7 +41,7 @@ class Census:
         rows, columns = hr.shape[:2]
         self.names.append(name)
         self.sizes.append(rows * columns)
-        grey = hr.astype(np.float32).mean(axis=2)
+        grey = brightness(hr)
         self.thumbnails.append(_thumbnail(grey))
         if cuts:
             self.details.append(details(grey))
@@ -60,7 +60,8 @@ class Census:
             self.soft.append(name)
         if is_blocky(grey):
             self.blocky.append(name)
-        if np.ptp(hr.astype(np.int16), axis=2).max() <= 2:
+        red, green, blue = np.moveaxis(hr.astype(np.int16), 2, 0)
+        if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) <= 2:
             self.grey.append(name)
 
 

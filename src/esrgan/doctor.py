@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from esrgan.census import Census, twins
 from esrgan.cuts import find_cuts
 from esrgan.data import Bytes, PhotoStore
 from esrgan.errors import EsrganError
+from esrgan.flaws import brightness
 from esrgan.images import find_images, read_bytes8
 from esrgan.lr_kernels import Way, looks_like
 from esrgan.pairs import PairFiles, find_pairs, read_pair
@@ -21,7 +20,7 @@ from esrgan.pairs import PairFiles, find_pairs, read_pair
 FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
 NAMED = 5  # pictures named in a line
-MOST = 1_000  # pictures that are looked at before a run
+MOST = 1 << 30  # bytes of decoded pictures that are looked at before a run
 PAIRS = 12  # pairs whose LR is looked at closely
 
 
@@ -53,10 +52,13 @@ def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4,
 
 def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 128) -> list[Finding]:
     """The same of decoded training pictures, before a run; of very many, a part spread over all is looked at."""
-    training = Census(broken=list(store.skipped))
-    for i in range(0, len(store), max(1, len(store) // MOST)):
+    training, every = Census(broken=list(store.skipped)), 1 + store.bytes // MOST
+    for i in range(0, len(store), every):
         training.look(store.names[i], store.picture(i)[1], patch, cuts=bool(val))
-    findings = [*_of_training(training, patch), *_of_validation(training, val, store.scale)]
+    findings = [*_of_training(training, patch, every), *_of_validation(training, val, store.scale)]
+    if every > 1:
+        text = f"one in {every} training pictures was looked at; `esrgan data check` looks at all"
+        findings.append(Finding(text, harm=False))
     for folder in (folder for folder in val if folder.is_dir() and _is_paired(folder, store.scale)):
         findings += of_pairs(folder, store.scale)
     return sorted(findings, key=lambda finding: not finding.harm)
@@ -99,16 +101,17 @@ def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Bytes | str]]:
             yield from zip(paths[start:], pool.map(read, paths[start : start + 8]), strict=False)
 
 
-def _of_training(seen: Census, patch: int) -> Iterator[Finding]:
+def _of_training(seen: Census, patch: int, every: int = 1) -> Iterator[Finding]:
+    """What is wrong with the pictures seen, which are one in ``every``."""
     if not seen.names:
         yield Finding(f"none of {_count(seen.broken, 'file')} can be read: {_some(seen.broken)}", harm=True)
         return
-    usable = len(seen.names) - len(seen.small)
+    usable = every * (len(seen.names) - len(seen.small))
     if usable < FEW:
         count = _count(usable, "picture")
         yield Finding(f"only {count} can be used; with fewer than {FEW} the network learns them by heart", harm=True)
-    elif seen.patches < FEW_PATCHES:
-        count = _count(seen.patches, "patch", "patches")
+    elif every * seen.patches < FEW_PATCHES:
+        count = _count(every * seen.patches, "patch", "patches")
         yield Finding(f"all pictures together make only {count} of {patch} pixels; collect more", harm=True)
     share = seen.flat_patches / max(1, seen.patches)
     if share > 0.2:
@@ -153,7 +156,7 @@ def _cuts(training: Census, paths: Sequence[Path], known: set[str]) -> Iterator[
     """The validation pictures that are cuts of training pictures, or have training pictures cut from them."""
     for path, found in _read_all([path for path in paths if str(path) not in known]):
         if not isinstance(found, str) and training.details:
-            i = find_cuts(found.astype(np.float32).mean(axis=2), training.details)
+            i = find_cuts(brightness(found), training.details)
             if i is not None:
                 yield f"{path} in {training.names[i]}"
 

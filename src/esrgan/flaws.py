@@ -11,6 +11,11 @@ WINDOW = 64  # of spectra
 EDGE = 6  # levels, of 255, that most of a row differs from the frame before it
 
 
+def brightness(picture: NDArray[np.uint8]) -> Grey:
+    """Of a picture, (rows, columns, 3)."""
+    return picture.astype(np.float32) @ np.full(3, 1 / 3, np.float32)
+
+
 def blocks(grey: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """The squares side by side that fit into a picture, (count, side, side)."""
     rows, columns = (length // side for length in grey.shape)
