@@ -9,6 +9,7 @@ to go on from weights alone: give it to the next run with --init.
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,12 +80,19 @@ def _steps(plan: Path, stage: str, command: list[str], minutes: float) -> int:
 
 
 def _esrgan(arguments: list[str], *, read: bool = False) -> str:
-    """Run the command; where it fails it has said why."""
-    done = subprocess.run([sys.executable, "-m", "esrgan", *arguments], text=True, check=False,
-                          stdout=subprocess.PIPE if read else None)  # fmt: skip
-    if done.returncode:
-        sys.exit(done.returncode)
-    return done.stdout or ""
+    """Run the command; where it fails it has said why. It is stopped as it would be alone, and saves."""
+    words = [sys.executable, "-m", "esrgan", *arguments]
+    with subprocess.Popen(words, text=True, stdout=subprocess.PIPE if read else None) as process:
+        before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),  # the terminal tells the command too
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
+        }
+        said, _ = process.communicate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return said or ""
 
 
 if __name__ == "__main__":
