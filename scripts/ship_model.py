@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,17 +12,20 @@ import torch
 from cyclopts import App, Parameter
 
 from esrgan.benchmark import evaluate
-from esrgan.config_file import toml_value
+from esrgan.config import PretrainConfig, RunConfig, TrainConfig
+from esrgan.config_file import FREE, flattened, plain, toml_value
+from esrgan.errors import EsrganError
 from esrgan.files import write_text
 from esrgan.generator import Generator
 from esrgan.images import find_images
-from esrgan.library import SHIPPED
+from esrgan.library import SHIPPED, SIZES
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.pairs import PairFiles, read_pair
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 CENTRED_ON = 24
 """Training pictures that a model's colours are centred on."""
 
@@ -123,11 +127,38 @@ def _commands(about: dict[str, Any]) -> list[str]:
     while "generator.scale" not in shape["recipe"]:  # stage 2 takes the shape of its stage-1 model
         shape = shape["init"]
     verb, stage = ("train", "esrgan") if about["stage"] == "gan" else ("pretrain", "psnr")
-    options = f"--steps {recipe['steps']} --patch {recipe['patch']} --optim.decay {recipe['optim.decay']}"
+    kind: type[RunConfig] = TrainConfig if verb == "train" else PretrainConfig
+    config = CONFIGS / f"{_size(shape['recipe'])}_{stage}_x{shape['recipe']['generator.scale']}.toml"
     init = f" --init runs/{len(earlier)}/best.safetensors" if before else ""
-    config = f"configs/lite_{stage}_x{shape['recipe']['generator.scale']}.toml"
-    run = f"--run-dir runs/{len(earlier) + 1}"
-    return [*earlier, f"esrgan {verb} --config {config} --images PHOTOS --val VAL {options}{init} {run}"]
+    words = f"esrgan {verb} --config configs/{config.name} --images PHOTOS --val VAL{_options(recipe, config, kind)}"
+    return [*earlier, f"{words}{init} --run-dir runs/{len(earlier) + 1}"]
+
+
+def _size(recipe: dict[str, Any]) -> str:
+    """How the configs of a network of this shape are named: lite, medium or full."""
+    sides = ("generator.channels", "generator.growth", "generator.blocks")
+    for name in SIZES:
+        table = _table(CONFIGS / f"{name}_psnr_x4.toml", PretrainConfig)
+        if all(table[side] == recipe[side] for side in sides):
+            return name
+    raise EsrganError(
+        f"no config is of a network of {', '.join(f'{side} {recipe[side]}' for side in sides)}; write one"
+    )
+
+
+def _options(recipe: dict[str, Any], path: Path, kind: type[RunConfig]) -> str:
+    """What the recipe has otherwise than the config file, as options of the command."""
+    table, words = _table(path, kind), ""
+    for name, value in recipe.items():
+        if name not in {"images", "val", "init"} | FREE - {"steps"} and value != table.get(name):
+            words += f" --{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+    return words
+
+
+def _table(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
+    """A config file under dotted names, with the defaults of what it leaves out."""
+    required: dict[str, Any] = {"images": (path,)} | ({"init": path} if kind is TrainConfig else {})
+    return plain(kind(**required)) | flattened(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millions: float) -> str:
