@@ -22,7 +22,9 @@ def test_the_discriminators_loss_in_words(loss, said):
 
 def test_the_trend_in_words():
     assert trend(validations(20, 21, 22), "psnr_y") == "PSNR is improving"
+    assert trend(validations(25.696, 25.715, 25.733, 25.742, 25.745), "psnr_y") == "PSNR is improving"
     assert "stood still" in trend(validations(22, 22, 22, 22), "psnr_y")
+    assert "stood still" in trend(validations(20, 22, 21.95), "psnr_y")
     assert "worse than at step 200" in trend(validations(20, 23, 22, 22), "psnr_y")
     assert trend(validations(0.3, 0.2, score="lpips"), "lpips") == "LPIPS is improving"
     assert trend(validations(20), "psnr_y") == "the first validation"

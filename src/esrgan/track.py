@@ -39,9 +39,9 @@ def trend(rows: Sequence[Row], name: str) -> str:
         return "the first validation" if values else ""
     best_step, best = max(values, key=lambda value: value[1])
     latest = values[-1][1]
-    before = max(value for _, value in values[-1 - TREND : -1])
+    before = values[max(0, len(values) - 1 - TREND)][1]
     label = {"psnr_y": "PSNR", "lpips": "LPIPS"}[name]
-    if latest > before + NOISE[name]:
+    if latest > max(before + NOISE[name], best - NOISE[name]):
         return f"{label} is improving"
     if best - latest > 10 * NOISE[name]:
         return f"{label} is worse than at step {best_step}, the best so far"
