@@ -95,6 +95,19 @@ def test_a_restored_player_goes_on_bit_for_bit(algorithm):
     assert all(map(torch.equal, weights(one), weights(other)))
 
 
+def test_a_player_from_a_device_without_fused_adam_goes_on_here():
+    p = player()
+    learn(p)
+    state = copy.deepcopy(p.state_dict())
+    for group in state["optimizers"][0]["param_groups"]:
+        group["fused"] = False
+    q = player()
+    q.load_state_dict(state)
+    for one in (p, q):
+        learn(one, 2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(p), weights(q), strict=True))
+
+
 def test_the_average_follows_and_is_young_at_first():
     net = nn.Linear(1, 1, bias=False)
     average = Average(net, copy.deepcopy(net), 0.999)

@@ -37,5 +37,9 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(HIDDEN, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = F.adaptive_avg_pool2d(self.features(image), GRID).flatten(1)
+        x = self.features(image)
+        on_host = x.device.type == "mps" and any(
+            side % GRID for side in x.shape[-2:]
+        )  # Apple's pooling needs multiples
+        x = F.adaptive_avg_pool2d(x.cpu() if on_host else x, GRID).to(image.device).flatten(1)
         return cast(Tensor, self.logit(F.leaky_relu(self.hidden(x), NEGATIVE_SLOPE)))

@@ -76,7 +76,7 @@ class Player:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(number)
-            if self.device_type != "mps":
+            if _fuses(self.device_type):
                 optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
                 optimizer.step()
             elif finite:  # there Adam is not fused and knows no found_inf
@@ -110,7 +110,9 @@ class Player:
         """Become the player that gave ``state``."""
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            groups = [group | ({"fused": _fuses(self.device_type)} if "fused" in group else {}) for group in
+                      saved["param_groups"]]  # fmt: skip
+            optimizer.load_state_dict(saved | {"param_groups": groups})
         self._clear()
         self._buffers = [buffer.clone() for buffer in self.net.buffers()]
 
@@ -144,11 +146,16 @@ def _flat_gradient(parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]
     return flat, [part.as_strided(p.shape, p.stride()) for part, p in zip(parts, parameters, strict=True)]
 
 
+def _fuses(device_type: str) -> bool:
+    """Whether torch's fused Adam, which leaves a step out by itself, runs there; a run may move between devices."""
+    return device_type != "mps"
+
+
 def _optimizers(net: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
     matrices = []
     if config.algorithm == "muon":
         matrices = [p for name, p in net.named_parameters() if name.startswith("body.") and p.ndim == 4]
     chosen = {id(p) for p in matrices}
     rest = [p for p in net.parameters() if id(p) not in chosen]
-    adam = torch.optim.Adam(rest, lr=config.learning_rate, betas=config.betas, fused=rest[0].device.type != "mps")
+    adam = torch.optim.Adam(rest, lr=config.learning_rate, betas=config.betas, fused=_fuses(rest[0].device.type))
     return [adam, Muon(matrices, lr=config.learning_rate)] if matrices else [adam]
