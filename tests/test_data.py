@@ -113,6 +113,12 @@ def test_a_damaged_store_is_noticed(store):
         PhotoStore(store.folder, 4)
 
 
+def test_a_store_of_which_somebody_deleted_half_is_built_anew(store, tmp_path):
+    (store.folder / "index.json").unlink()
+    again = PhotoStore.of([tmp_path / "photos"], scale=4, patch=32, cache=tmp_path / "cache")
+    assert len(again) == len(store)
+
+
 def test_the_digest_is_of_the_content(store, tmp_path):
     moved = tiny.pictures(tmp_path / "elsewhere", 3)
     again = PhotoStore.of([moved], scale=4, patch=32, cache=tmp_path / "cache")

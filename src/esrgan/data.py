@@ -214,7 +214,8 @@ def _build(paths: Sequence[Path], folder: Path, scale: int, patch: int) -> None:
         with (building / "lr").open("wb") as lr, (building / "hr").open("wb") as hr:
             index = _decode_all(paths, lr, hr, scale, patch)
         (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        if not folder.exists():
+        if not (folder / "index.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # what is left of one that somebody deleted half of
             building.rename(folder)
     except OSError as error:
         raise EsrganError(
