@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
 from esrgan.transplant import transplant
@@ -39,6 +40,12 @@ def test_a_wider_network_begins_as_the_same_function_and_all_of_it_learns(tmp_pa
         optimizer.step()
     for name, weight in wider.named_parameters():
         assert (weight.grad != 0).float().mean() > 0.9, name
+
+
+@pytest.mark.parametrize("change", [{"growth": 2}, {"channels": 3}, {"plus": True}], ids=str)
+def test_a_network_with_no_room_for_it_is_refused(tmp_path, change):
+    with pytest.raises(EsrganError, match=r"\(channels 4, growth 3\) does not fit into this run's network"):
+        begun(tmp_path, Generator(SMALL), replace(SMALL, **change))
 
 
 def test_another_scale_keeps_the_trunk(tmp_path):

@@ -24,12 +24,17 @@ def transplant(path: Path, generator: Generator) -> None:
     """Give ``generator`` the weights of the model at ``path`` that it has room for; its others stay as they are.
 
     Raises:
-        EsrganError: Less than half of either network's weights are found in the other.
+        EsrganError: It is wider, or less than half of either network's weights are found in the other.
     """
     given = load_model(path)
     old, mine = given.state_dict(), generator.state_dict()
     shapes = given.config, generator.config
     fitting = {name: w for name, w in old.items() if name in mine and _fits(name, w, mine[name], *shapes)}
+    wider = any(getattr(given.config, side) > getattr(generator.config, side) for side in ("channels", "growth"))
+    if wider or given.config.plus != generator.config.plus:
+        raise EsrganError(
+            f"{path} {_shape(given.config)} does not fit into this run's network {_shape(generator.config)}"
+        )
     placed = sum(weight.numel() for weight in fitting.values())
     sizes = [sum(weight.numel() for weight in weights.values()) for weights in (old, mine)]
     if placed < min(sizes) / 2:  # the last bias, of three numbers, fits everywhere
@@ -44,6 +49,10 @@ def transplant(path: Path, generator: Generator) -> None:
         else:
             rows.zero_()
             rows[:, _inputs(name, weight.shape[1], *shapes)] = weight
+
+
+def _shape(config: GeneratorConfig) -> str:
+    return f"(channels {config.channels}, growth {config.growth}{', plus' if config.plus else ''})"
 
 
 def _fits(name: str, old: Tensor, new: Tensor, old_shape: GeneratorConfig, new_shape: GeneratorConfig) -> bool:
