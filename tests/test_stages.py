@@ -12,7 +12,7 @@ import torch
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model, read_header, save_model
-from esrgan.stages import _gan_rank, cast, pretrain, train
+from esrgan.stages import _gan_rank, cast, enough_memory, pretrain, train
 
 FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}
 
@@ -90,10 +90,30 @@ def test_a_model_to_begin_from_gives_what_fits(tmp_path):
     assert torch.equal(begun.conv_first.weight, load_model(model).conv_first.weight)
 
 
+def test_what_the_model_to_begin_from_can_do_is_the_best_until_that_is_exceeded(tmp_path):
+    config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 1, seed=7),))
+    model = pretrain(config)
+    worse = replace(
+        config, init=model, run_dir=tmp_path / "worse", optim=replace(config.optim, learning_rate=1.0), ema=0
+    )
+    best = load_model(pretrain(worse)).state_dict()
+    found = [(row["step"], row["best"]) for row in rows(worse) if "validation" in row]
+    assert found == [(0, True), (6, False), (12, False)]
+    assert all(torch.equal(best[name], weight) for name, weight in load_model(model).state_dict().items())
+
+
 def test_a_model_of_which_next_to_nothing_fits_is_refused(tmp_path):
-    save_model(Generator(replace(tiny.SHAPE, channels=8, growth=8)), tmp_path / "wider.safetensors")
-    with pytest.raises(EsrganError, match=r"only 3 of its [\d,]+ weights fit; give the --generator options"):
-        pretrain(tiny.stage_1(tmp_path, init=tmp_path / "wider.safetensors"))
+    other = replace(tiny.SHAPE, variant="subpixel", scale=8, growth=1)
+    save_model(Generator(other), tmp_path / "other.safetensors")
+    with pytest.raises(EsrganError, match=r"only [\d,]+ of its [\d,]+ weights fit; give the --generator options"):
+        pretrain(tiny.stage_1(tmp_path, init=tmp_path / "other.safetensors"))
+
+
+def test_out_of_memory_says_what_to_do():
+    with pytest.raises(EsrganError, match="halve --batch and double --accumulate"), enough_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RuntimeError, match="a size does not fit"), enough_memory():
+        raise RuntimeError("a size does not fit")
 
 
 def test_a_model_to_begin_from_may_be_named_as_it_is_listed(tmp_path, monkeypatch):

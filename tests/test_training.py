@@ -13,6 +13,7 @@ from esrgan import training
 from esrgan.config import LossWeights, OptimConfig, PretrainOptim
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.model_file import save_model
 from esrgan.objectives import psnr_objective
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
@@ -111,6 +112,35 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
     tiny.pictures(tmp_path / "photos", 2, seed=5)
     with pytest.raises(EsrganError, match="other pictures"):
         pretrain(tiny.stage_1(tmp_path, steps=8))
+
+
+def test_a_run_does_not_go_on_from_another_model_of_the_same_name(tmp_path):
+    model = tmp_path / "first.safetensors"
+    save_model(Generator(tiny.SHAPE, start="paper"), model)
+    pretrain(tiny.stage_1(tmp_path, steps=4, init=model))
+    save_model(Generator(tiny.SHAPE, start="paper"), model)
+    with pytest.raises(EsrganError, match="another model to begin from"):
+        pretrain(tiny.stage_1(tmp_path, steps=8, init=model))
+
+
+def test_the_best_model_is_chosen_anew_when_another_score_chooses_it(tmp_path):
+    kept = []
+
+    def run(steps, score, value):
+        config = tiny.stage_1(tmp_path, steps=steps, validate_every=steps)
+        with RunDir.opened(config) as run:
+            team = cast(config)
+            game = Game(players=team.players, average=team.average, objective=team.objective, score=score,
+                        patches=training.Patches(photos(config, 4), patch=32, seed=0),
+                        validate=lambda *_: training.Scores({score: abs(value)}, value),
+                        save_models=lambda step, best: kept.append(step) if best else None)  # fmt: skip
+            fit(config, run, game)
+
+    run(2, "psnr_y", 28.0)
+    run(4, "psnr_y", 27.0)
+    run(6, "lpips", -0.2)
+    run(8, "lpips", -0.3)
+    assert kept == [2, 6]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

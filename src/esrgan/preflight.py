@@ -11,7 +11,7 @@ from esrgan.gather import patches_for
 from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.run_dir import settled
-from esrgan.stages import cast, found, photos
+from esrgan.stages import cast, enough_memory, found, photos
 from esrgan.steps import train_steps
 
 STEPS = 20
@@ -21,7 +21,11 @@ GROWTH = 256 << 20  # bytes more than at the first batch, from which that of oth
 
 def dry_run(config: RunConfig) -> Iterator[str]:
     """Take 20 steps of the run and say what they cost; nothing is written but the cache of decoded pictures."""
-    config = settled(found(config))
+    with enough_memory():
+        yield from _dry_run(settled(found(config)))
+
+
+def _dry_run(config: RunConfig) -> Iterator[str]:
     team = cast(config)
     device = team.players["generator"].parameters[0].device
     store = photos(config, team.result.scale)

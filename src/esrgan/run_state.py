@@ -24,6 +24,8 @@ class Progress:
     step: int = 0
     best: float | None = None
     """Score of the best model so far; larger is better."""
+    score: str | None = None
+    """Which one that is: psnr_y or lpips."""
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of what is logged, since the last line of the log."""
     count: Tensor | int = 0
@@ -38,6 +40,8 @@ class Progress:
     """Whether the validation of this step is still to be done."""
     data: str | None = None
     """Hash of the training pictures."""
+    init: str | None = None
+    """Hash of the model file that the run began from."""
 
     def add(self, step: int, losses: dict[str, Tensor], finite: Tensor) -> None:
         """Take in the losses of ``step``, without waiting for the device."""

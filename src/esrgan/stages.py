@@ -1,6 +1,7 @@
 """The two stages of a training: PSNR-oriented pre-training, then GAN training."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,12 @@ from esrgan.errors import EsrganError
 from esrgan.gather import patches_for
 from esrgan.generator import Generator
 from esrgan.library import find_model
+from esrgan.memory import is_out_of_memory
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
 from esrgan.players import Average, Player
+from esrgan.record import fingerprint
 from esrgan.run_dir import RunDir
 from esrgan.tensorboard import Board
 from esrgan.track import load_references
@@ -75,6 +78,20 @@ def found(config: RunConfig) -> RunConfig:
     return replace(config, init=find_model(init)) if init else config
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say what to do where a training, here or on its GPU, runs out of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EsrganError(
+            "out of memory: halve --batch and double --accumulate, which is the same training, or take a smaller"
+            " --patch, or smaller pictures in --val"
+        ) from error
+
+
 def cast(config: RunConfig) -> Cast:
     """The networks of a run at step 0, on their device; the seed alone decides their weights."""
     torch.manual_seed(config.seed)
@@ -106,7 +123,7 @@ def photos(config: RunConfig, scale: int) -> PhotoStore:
 
 
 def _run(config: RunConfig) -> Path:
-    with distributed.joined(), RunDir.opened(found(config)) as run:
+    with distributed.joined(), RunDir.opened(found(config)) as run, enough_memory():
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
         players, average, objective = team = cast(config)
@@ -120,6 +137,7 @@ def _run(config: RunConfig) -> Path:
         device = next(net.parameters()).device
         validation = _validation(config, run, net)
         stage = "gan" if isinstance(config, TrainConfig) else "psnr"
+        init = getattr(config, "init", None)
 
         def save_models(step: int, best: bool) -> None:
             about = _provenance(config, len(store), step)
@@ -129,8 +147,8 @@ def _run(config: RunConfig) -> Path:
         game = Game(players=players, average=average, objective=objective, validate=validation, save_models=save_models,
                     patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
                     score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
-                    references=load_references(stage, net.scale, begun=getattr(config, "init", None) is not None),
-                    watch=watch)  # fmt: skip
+                    references=load_references(stage, net.scale, begun=init is not None),
+                    init=fingerprint(init) if init else None, watch=watch)  # fmt: skip
         fit(config, run, game)
         return run.best if run.best.is_file() else run.latest
 

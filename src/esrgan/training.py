@@ -58,6 +58,8 @@ class Game:
     """(step, is it the best so far) -> writes the model file."""
     score: str = "psnr_y"
     """The score that chooses the best model."""
+    init: str | None = None
+    """Hash of the model file that the run begins from."""
     references: dict[str, list[Row]] = field(default_factory=dict)
     """Logs of shipped runs, to hold this one against."""
     watch: Callable[[Row], None] = lambda _: None
@@ -94,13 +96,9 @@ def fit(config: RunConfig, run: RunDir, game: Game) -> None:
         KeyboardInterrupt: It was stopped, and everything is saved; or it was told so twice.
     """
     progress = run.restore(game.players, game.average, resume=config.resume)
-    digest = game.patches.store.digest
-    if progress.data and digest and progress.data != digest:
-        raise EsrganError(
-            f"{run.path} was trained with other pictures than those now in --images; bring the same ones back, or go "
-            f"on in another --run-dir with --init {run.latest}"
-        )
-    progress.data = digest
+    _check_same(progress, run, game)
+    if not progress.step and game.init and (game.score == "lpips" or "discriminator" not in game.players):
+        progress.due = game.validate is not None  # what the model can do that it begins from; not where GANs lose PSNR
     with _bar(run.first) as bar, stopping() as stop:
         session = _Session(config, run, game, progress, bar, stop)
         if 0 < progress.step < config.steps:
@@ -109,6 +107,25 @@ def fit(config: RunConfig, run: RunDir, game: Game) -> None:
             run.save(progress, game.players, game.average)
         while session.lap():
             pass
+
+
+def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
+    """Refuse to go on with other pictures, or from another model, than the run began with."""
+    digest = game.patches.store.digest
+    if distributed.anyone(digest != distributed.shared(digest)):
+        raise EsrganError(
+            "the processes of this run have different pictures in --images; bring the same ones everywhere"
+        )
+    for before, now, what in (
+        (progress.data, digest, "other pictures than those now in --images"),
+        (progress.init, game.init, "another model to begin from than the one now in --init"),
+    ):
+        if before and now and before != now:
+            raise EsrganError(
+                f"{run.path} was trained with {what}; bring the same back, or go on in another --run-dir with --init"
+                f" {run.latest}"
+            )
+    progress.data, progress.init = digest, game.init
 
 
 class _Session:
@@ -201,6 +218,10 @@ class _Session:
         if found is None:
             return
         progress.due = False
+        if progress.score not in (None, game.score):
+            self.say({"step": progress.step, "note": f"the best model is now chosen by {game.score}, from here on"})
+            progress.best = None
+        progress.score = game.score
         best = progress.best is None or found.value > progress.best
         if best:
             progress.best = found.value

@@ -11,10 +11,12 @@ from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.metrics import LPIPS
 from esrgan.run_dir import RunDir
+from esrgan.tiling import tiled
 from esrgan.training import Scores
 
 SAMPLES = 4  # validation pictures of which a crop is kept
 SAMPLE_SIDE = 192  # of that crop, HR pixels
+TILE, OVERLAP = 768, 32  # LR pixels: benchmark pictures go through whole, photographs of any size fit into memory
 
 
 class Validation:
@@ -56,8 +58,11 @@ class Validation:
         return _means([self._scored(Bicubic(self.net.scale), pair)[0] for pair in self.pairs])
 
     def _network(self, lr: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            return self.net(lr.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)  # type: ignore[no-any-return]
+        def run(tile: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
+                return self.net(tile.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)  # type: ignore[no-any-return]
+
+        return tiled(run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
 
     @torch.inference_mode()
     def _scored(
