@@ -1,7 +1,9 @@
 import threading
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
+import torch
 
 from esrgan.errors import EsrganError
 from esrgan.main_thread import MainThread
@@ -43,3 +45,28 @@ def test_an_interrupt_lets_everyone_go():
     for future in asking:
         with pytest.raises(CancelledError):
             future.result()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError("Unable to allocate")])
+def test_a_network_that_ran_out_of_memory_keeps_none_of_it(error):
+    class Activation:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def network():
+        activation = Activation()
+        alive.add(activation)
+        raise error
+
+    def ask():
+        try:
+            main.run(network)
+        except type(error):
+            return len(alive)
+
+    main = MainThread()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        main.serve(until=asked)
+    assert asked.result() == 0

@@ -6,6 +6,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from esrgan.errors import EsrganError
+from esrgan.memory import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -41,8 +42,9 @@ class MainThread:
             work, answer = asked
             try:
                 answer.set_result(work())
-            except (EsrganError, RuntimeError) as error:  # out of memory is a RuntimeError
-                answer.set_exception(error)
+            except (EsrganError, RuntimeError, MemoryError) as error:
+                # a failed network's frames would keep its memory, which smaller tiles need
+                answer.set_exception(error.with_traceback(None) if is_out_of_memory(error) else error)
 
     def close(self) -> None:
         """Let everyone go who waits or will."""
