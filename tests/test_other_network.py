@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esrgan import EsrganError, Generator, GeneratorConfig, save_model
+from esrgan import EsrganError, Generator, GeneratorConfig, Upscaler, save_model
 from esrgan.cli import main
 from esrgan.other_network import OtherNetwork, load_network
 
@@ -29,6 +29,22 @@ def test_a_network_of_another_architecture_enlarges_as_in_spandrel(tmp_path: Pat
     with torch.inference_mode():
         assert torch.equal(loaded(lr), net(lr).clamp(0, 1))
         assert copy.deepcopy(loaded).to(torch.float64)(lr.double()).dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
+def test_a_network_that_only_runs_in_fp32_is_run_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spandrel.architectures.SwinIR import SwinIR  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    options = {"img_size": 16, "window_size": 8, "depths": [1], "num_heads": [2], "embed_dim": 8, "mlp_ratio": 2}
+    net = SwinIR(upscale=2, upsampler="pixelshuffledirect", **options).eval()
+    torch.save({"params": net.state_dict()}, tmp_path / "m.pth")
+    monkeypatch.setattr("esrgan.devices.bf16_is_fast", lambda: True)
+    upscaler = Upscaler(tmp_path / "m.pth", device="cpu")
+    assert upscaler.dtype == torch.float32
+    assert upscaler(torch.rand(1, 3, 21, 35)).shape == (1, 3, 42, 70)
+    with pytest.raises(EsrganError, match="SwinIR does not run in bf16; use --precision fp32"):
+        Upscaler(tmp_path / "m.pth", device="cpu", precision="bf16")
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

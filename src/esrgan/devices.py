@@ -1,5 +1,6 @@
 """Where a network runs and in which precision: chosen by capability and a measurement, never by a processor's name."""
 
+import logging
 import time
 from functools import lru_cache
 from typing import Literal
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from esrgan.errors import EsrganError, UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+log = logging.getLogger("esrgan")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -21,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
         EsrganError: Not on this machine.
     """
     if name == "auto":
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and _computes("cuda"):
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -29,11 +31,22 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"there is no device {name!r}; try --device auto or cpu (or cuda, cuda:1, mps)") from error
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device) + 1  # a kernel must run: wheels leave old GPUs out
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise EsrganError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
     return device
+
+
+@lru_cache
+def _computes(device: str) -> bool:
+    """Whether a kernel runs there; says so if none does."""
+    try:
+        torch.ones(1, device=device) + 1
+    except RuntimeError as error:
+        log.warning("the GPU is not used, as this PyTorch cannot compute on it: %s", str(error).splitlines()[0])
+        return False
+    return True
 
 
 def pick_precision(precision: Precision, device: torch.device, *, training: bool = False) -> torch.dtype:

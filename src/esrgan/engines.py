@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
@@ -34,29 +35,34 @@ class Torch:
 
     Args:
         network: Left as it is.
-        device: Where it runs.
+        device: Where it runs; pictures are given and come back there, or, with Apple's GPU, on the CPU.
         dtype: Its usual arithmetic.
         compiled: Through ``torch.compile``, which takes up to minutes at the first tile.
     """
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
-        self.network, self.device, self.dtype, self.compiled = network, device, dtype, compiled
+        self.network, self.dtype, self.compiled = network, dtype, compiled
+        self.place = device
+        self.device = torch.device("cpu") if device.type == "mps" else device  # Apple's GPU takes one thread at a time
+        if device.type == "cuda":  # fp32 is asked for where all bits count; cuDNN would drop 13 of them (TF32)
+            torch.backends.cudnn.allow_tf32 = False
         self.about = f"by torch{', compiled,' if compiled else ''} on {device}"
         self._ready: dict[torch.dtype, Callable[[Tensor], Tensor]] = {}
         self._lock = threading.Lock()
+        self._turn = threading.Lock() if device.type == "mps" else nullcontext()
 
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         """Enlarge (N, 3, h, w) on the device; the result is float32, made in ``dtype``."""
         run = self._run(dtype)
-        with torch.inference_mode():
-            lr = lr.to(dtype, memory_format=torch.channels_last)
-            return (_explained(run, lr) if self.compiled else run(lr)).float()
+        with torch.inference_mode(), self._turn:
+            lr = lr.to(self.place, dtype, memory_format=torch.channels_last)
+            return (_explained(run, lr) if self.compiled else run(lr)).float().to(self.device)
 
     def _run(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         with self._lock:
             if dtype not in self._ready:
                 network = copy.deepcopy(self.network).requires_grad_(False).eval()
-                network.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                network.to(self.place, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 self._ready[dtype] = torch.compile(network, dynamic=True) if self.compiled else network
             return self._ready[dtype]
 
@@ -110,7 +116,7 @@ def pick_engine(
         dtype = _usual(name, device) if precision == "auto" else DTYPES[precision]
     else:
         where = pick_device(device)
-        dtype = pick_precision(precision, where)
+        dtype = _precision(network, precision, where)
         if name == "auto":
             name = "torch" if obstacle or where.type != "cpu" else _fastest(dtype)
     if name == "ncnn":
@@ -119,6 +125,16 @@ def pick_engine(
         large = OpenVINO(cast(Generator, network), dtype)
         return BySize(Torch(network, large.device, dtype), large) if engine == "auto" else large
     return Torch(network, where, dtype, compiled=compiled)
+
+
+def _precision(network: Network, precision: Precision, device: torch.device) -> torch.dtype:
+    """What torch computes in; some networks of other architectures can do fp32 only."""
+    dtype = pick_precision(precision, device)
+    if dtype == torch.float32 or isinstance(network, Generator) or network.halves:
+        return dtype
+    if precision == "auto":
+        return torch.float32
+    raise UsageError(f"{network.architecture} does not run in {precision}; use --precision fp32 or auto")
 
 
 def _usual(name: str, device: str) -> torch.dtype:

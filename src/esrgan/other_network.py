@@ -22,6 +22,8 @@ class OtherNetwork(nn.Module):
         self.network = descriptor.model
         self.scale: int = descriptor.scale
         self.architecture: str = descriptor.architecture.name
+        self.halves: bool = descriptor.supports_half and descriptor.supports_bfloat16
+        """Whether it runs in 16 bits; spandrel says bf16 of some networks, as SwinIR, that only run in fp32."""
         self._descriptor = descriptor
 
     def forward(self, lr: Tensor) -> Tensor:
