@@ -81,6 +81,20 @@ def test_a_tile_whose_colour_moves_in_16_bits_is_redone_in_fp32():
     assert torch.equal(Upscaler(network, device="cpu", precision="bf16")(picture()), nearest(picture()))
 
 
+@pytest.mark.parametrize(("fault", "runs"), [(0.0, ["bf16", "fp32 64"]), (0.1, ["bf16", "fp32 64", "fp32"])])
+def test_a_tile_whose_colour_the_network_moves_in_any_arithmetic_is_not_redone(fault, runs):
+    seen = []
+
+    def network(lr):
+        whole = "" if max(lr.shape[-2:]) > 64 else f" {lr.shape[-1]}"
+        seen.append(("fp32" if lr.dtype == torch.float32 else "bf16") + whole)
+        return nearest(lr) * (0.8 if lr.dtype == torch.float32 else 0.8 - fault)
+
+    sr = Upscaler(Odd(network), device="cpu", precision="bf16")(picture(150, 140))
+    assert seen == runs
+    torch.testing.assert_close(sr, 0.8 * nearest(picture(150, 140)), atol=0.01, rtol=0)
+
+
 def test_one_picture_of_a_batch_that_comes_out_plain_is_noticed():
     network = Odd(lambda lr: nearest(lr) * torch.tensor([1, 0])[:, None, None, None])
     with pytest.raises(EsrganError, match="one colour for a tile of several"):
@@ -110,17 +124,21 @@ def test_a_picture_of_one_colour_may_stay_so():
     ids=["torch", "numpy", "oneDNN"],
 )
 def test_out_of_memory_leads_to_smaller_tiles_and_is_said_once(error, caplog):
+    tried = []
+
     def fits_100(lr):
+        tried.append(max(lr.shape[-2:]))
         if max(lr.shape[-2:]) > 100:
             raise error
         return nearest(lr)
 
-    image = picture(300, 280)
+    image = picture(1000, 280)
     with caplog.at_level(logging.WARNING):
         sr = Upscaler(Odd(fits_100), device="cpu", precision="fp32")(image)
     assert torch.equal(sr, nearest(image))
     assert len(caplog.records) == 1
     assert "--tile" in caplog.text
+    assert sum(side > 100 for side in tried) <= 3  # and what failed once is not tried for the next tile
 
 
 def test_out_of_memory_in_the_smallest_tile_names_what_to_change():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.devices import Precision
-from esrgan.engines import EngineName, pick_engine, torch_device
+from esrgan.engines import VULKAN, EngineName, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.memory import free_bytes, is_out_of_memory
@@ -22,6 +22,8 @@ SHALLOW, OVERLAP, DEEP_OVERLAP = 8, 16, 32
 """LR pixels read around a tile, for networks of up to 8 blocks and for others: deep ones see farther."""
 TILE, LARGE_TILE = 288, 544
 """Sides of a tile that keep 256 and 512, which divide many sides; larger ones overlap less and take more memory."""
+VULKAN_TILE = 200
+"""Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
 ROOMY = 8 << 30
 """Free bytes from which on a CPU takes the large tile: a network of full size needs half of them for it."""
 SMALLEST_TILE = 48
@@ -29,6 +31,8 @@ SMALLEST_TILE = 48
 SMALL = 16
 """Sides below this are framed with copies of the edge before the network sees them."""
 FRAME = 16
+PROBE = 64
+"""Side of the square on which fp32 is asked whether 16 bits are at fault."""
 LEVEL = 1 / 255
 LARGEST_SHIFT = 2 * LEVEL
 """How far the mean colour of a picture may move before it is taken for a fault."""
@@ -72,9 +76,10 @@ class Upscaler:
         self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.device, self.dtype = self._engine.device, self._engine.dtype
-        self.tile = tile or max(_usual_tile(self.device), 3 * self.overlap)
+        self.tile = tile or max(_usual_tile(self.device, vulkan=device == VULKAN), 3 * self.overlap)
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
+        self._too_large: dict[torch.dtype, int] = {}  # the smallest tile that memory did not suffice for
         self._run_by: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
 
     def through(self, run_by: Callable[[Callable[[], Tensor]], Tensor]) -> "Upscaler":
@@ -124,19 +129,37 @@ class Upscaler:
         for dtype in dict.fromkeys((torch.float32 if exact else self.dtype, torch.float32)):
             sr = self._in_memory(lr, dtype, max(lr.shape[-2:]))
             fault = _fault(lr, sr)
-            if fault is None and (dtype == torch.float32 or _shift(lr, sr) <= LARGEST_SHIFT):
+            if fault is None and (dtype == torch.float32 or _shift(lr, sr) <= LARGEST_SHIFT or self._agrees(lr, sr)):
                 return sr
         if fault is not None:
             raise EsrganError(f"the network gives {fault}, also in fp32: the model is broken or not for such pictures")
         return sr
 
+    def _agrees(self, lr: Tensor, sr: Tensor) -> bool:
+        """Whether fp32 has the same mean colours where ``sr`` left those of ``lr`` most; not tried on small tiles.
+
+        Then it is the network's way with such pictures, bilevel or saturated ones, and no fault of 16 bits.
+        """
+        if min(lr.shape[-2:]) < 2 * PROBE:
+            return False
+        off = F.avg_pool2d(lr - F.avg_pool2d(sr, self.scale), PROBE, stride=PROBE // 2).abs().amax((0, 1))
+        row, column = divmod(int(off.argmax()), off.shape[1])
+        top, left = row * PROBE // 2, column * PROBE // 2
+        exact = self._in_memory(lr[..., top : top + PROBE, left : left + PROBE], torch.float32, PROBE)
+        edge, side = PROBE // 4 * self.scale, PROBE // 2 * self.scale  # its border sees another picture
+        top, left = top * self.scale + edge, left * self.scale + edge
+        there = sr[..., top : top + side, left : left + side]
+        return _shift(exact[..., edge : edge + side, edge : edge + side], there) <= LEVEL
+
     def _in_memory(self, lr: Tensor, dtype: torch.dtype, tile: int) -> Tensor:
         """Run the network; where memory runs out, in ever smaller tiles."""
-        try:
-            return self._run(lr, dtype)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
+        if tile < self._too_large.get(dtype, math.inf):
+            try:
+                return self._run(lr, dtype)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._too_large[dtype] = tile
         tile //= 2
         overlap = min(self.overlap, tile // 4)
         if tile < SMALLEST_TILE:
@@ -163,7 +186,9 @@ def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
     return max(OVERLAP, min(usual, tile // 4)) if tile else usual
 
 
-def _usual_tile(device: torch.device) -> int:
+def _usual_tile(device: torch.device, *, vulkan: bool) -> int:
+    if vulkan:  # whose memory is not the computer's
+        return VULKAN_TILE
     roomy = device.type == "cuda" or (device.type == "cpu" and (free_bytes() or 0) > ROOMY)
     return LARGE_TILE if roomy else TILE
 
