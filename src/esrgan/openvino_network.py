@@ -17,6 +17,8 @@ from esrgan.graph import Graph
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """OpenVINO's names of the arithmetics that its CPU plugin is given here."""
+KERNELS = 1000
+"""Compiled kernels that OpenVINO keeps; without a bound every new size of picture takes megabytes for good."""
 _NOTHING = -12345.0  # what a result holds until there is one
 
 
@@ -66,6 +68,7 @@ class OpenVINO:
                 "INFERENCE_PRECISION_HINT": HINTS[dtype],
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY",
+                "CPU_RUNTIME_CACHE_CAPACITY": str(KERNELS),
             }
             core = import_extra("openvino", "openvino").Core()
             compiled = core.compile_model(openvino_network(self.network, dtype), "CPU", options)
