@@ -288,6 +288,14 @@ def test_the_same_kind_comes_back(upscaler, tmp_path):
     assert upscale(Image.fromarray(waves(20, 30, 1, np.uint16)[..., 0]), upscaler).mode == "I;16"
 
 
+def test_a_cmyk_images_profile_does_not_go_with_its_rgb_result(upscaler):
+    image = photo().convert("CMYK")
+    image.info["icc_profile"] = b"no profile that can be used"
+    out = upscale(image, upscaler)
+    assert out.mode == "RGB"
+    assert "icc_profile" not in out.info
+
+
 @pytest.mark.parametrize(("mode", "colour", "expected"), [("RGB", (9, 9, 9), "RGBA"), ("L", 9, "LA"), ("P", 0, "RGBA")])
 def test_a_transparent_colour_becomes_transparency(upscaler, mode, colour, expected):
     image = Image.new(mode, (20, 20), colour)

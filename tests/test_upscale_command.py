@@ -184,6 +184,18 @@ def test_a_comparison_replaces_no_file_that_is_not_ours_nor_another(run, tmp_pat
     assert "share one comparison" in err[-1]
 
 
+def test_a_target_that_cannot_be_looked_at_fails_alone(run, tmp_path):
+    for name in "abc":
+        photo().save(tmp_path / f"{name}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b_x4.png").symlink_to(tmp_path / "nowhere" / "at all")
+    code, _, err = run(*(tmp_path / f"{name}.png" for name in "abc"), "-o", tmp_path / "out", "--json", tmp_path / "r")
+    assert code == 1
+    assert err[-1] == "2 done, 1 failed"
+    assert "No such file" in err[0]
+    assert json.loads((tmp_path / "r").read_text())["failed"] == 1
+
+
 def test_names_that_begin_with_a_dash(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo().save("-a.png")

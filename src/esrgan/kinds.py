@@ -1,5 +1,6 @@
 """``esrgan.upscale``: one picture of any kind in, the same kind back."""
 
+import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -167,6 +168,17 @@ def _tensor(upscaler: Upscaler, image: Tensor, how: Enlargement) -> Tensor:
     return out[0] if image.dim() == 3 else out
 
 
+def _rgb_of(image: Any, profile: bytes | None) -> Any:
+    """A CMYK image in RGB, by its profile if it has one that can be used."""
+    from PIL import ImageCms  # noqa: PLC0415
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image.convert("RGB")
+
+
 def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
     from PIL import Image as PillowImage  # noqa: PLC0415 - only who has PIL images needs it
 
@@ -178,6 +190,8 @@ def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
         image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" else "RGB")
+    elif image.mode == "CMYK":
+        image = _rgb_of(image, info.pop("icc_profile", None))
     elif not image.mode.startswith("I;16"):
         modes = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA"}
         image = image.convert(modes.get(image.mode, "RGB"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
@@ -76,7 +77,7 @@ class Runner:
                 raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
             else:
                 outcome.size = self._do(job, on_rows)
-        except (EsrganError, MemoryError, RuntimeError) as error:
+        except (EsrganError, MemoryError, RuntimeError, OSError) as error:
             outcome.status, outcome.message = "failed", self._told(error, outcome.input)
             if DISK_FULL in outcome.message:
                 full.set()
@@ -86,7 +87,9 @@ class Runner:
     def _told(self, error: Exception, name: str) -> str:
         """What to say of a failure that concerns one picture; raises any other."""
         text = str(error)
-        if not isinstance(error, EsrganError):
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            text = f"{error.strerror or error}" + (f": {name_of(Path(error.filename))}" if error.filename else "")
+        elif not isinstance(error, EsrganError):
             if not is_out_of_memory(error):
                 raise error
             text = f"out of memory; use a smaller --tile (now {self.upscaler.tile})"
