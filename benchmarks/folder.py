@@ -1,4 +1,4 @@
-"""Seconds for a folder of pictures, file to file: the command against plain loops over the engines that pip installs.
+"""Seconds on a CPU for a folder of pictures, file to file: the command against plain loops over other engines.
 
     uv run --group bench python -m benchmarks.folder --pictures 20 --side 128
 
@@ -70,7 +70,7 @@ def _loop(folder: Path, out: Path, load: Callable[[], Network]) -> None:
 
 def _ours(folder: Path, out: Path, model: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = esrgan(["upscale", str(folder), "--out", str(out), "--model", model, "--overwrite"])
+        code = esrgan(["upscale", str(folder), "--out", str(out), "--model", model, "--device", "cpu", "--overwrite"])
     assert code == 0
 
 

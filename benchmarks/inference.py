@@ -1,4 +1,4 @@
-"""Seconds to enlarge one square picture: ours against the engines that pip installs, same weights, same picture.
+"""Seconds on a CPU to enlarge one square picture: ours against the engines that pip installs, same weights.
 
     uv run --group bench python -m benchmarks.inference --network lite full --side 128 256 512
 
@@ -49,7 +49,7 @@ def main(
     clock = pick_clock(processor=processor)
     for name in network:
         torch.manual_seed(0)
-        generator = _steady(Generator(NETWORKS[name]).eval())
+        generator = steady(Generator(NETWORKS[name]).eval())
         with tempfile.TemporaryDirectory() as folder:
             networks = _networks(generator, Path(folder))
             for pixels in side:
@@ -62,7 +62,7 @@ def main(
 
 
 @torch.no_grad()
-def _steady(generator: Generator) -> Generator:
+def steady(generator: Generator) -> Generator:
     """With weights that give a linear enlargement: noise would be taken for a fault of bf16 and redone in fp32."""
     generator.conv_body.weight[:3] = 0
     return generator
@@ -71,11 +71,11 @@ def _steady(generator: Generator) -> Generator:
 def _networks(generator: Generator, folder: Path) -> dict[str, Callable[[Tensor], object]]:
     write_files(generator, folder)
     first, *others = peers(folder, fixed=True).items()
-    ours = Upscaler(generator)
+    ours = Upscaler(generator, device="cpu")
     return {
         first[0]: first[1](),
         f"esrgan ({str(ours.dtype).removeprefix('torch.')})": ours,
-        "esrgan fp32": Upscaler(generator, precision="fp32"),
+        "esrgan fp32": Upscaler(generator, device="cpu", precision="fp32"),
         **{name: load() for name, load in others},
     }
 

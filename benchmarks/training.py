@@ -1,4 +1,4 @@
-"""Seconds a training step takes, both stages: ours against a plain loop as BasicSR writes it; same networks and batch.
+"""Seconds a training step takes on a CPU, both stages: ours against a plain loop as BasicSR writes it.
 
     uv run python -m benchmarks.training photos/train --vgg vgg19_features.safetensors
 
@@ -69,7 +69,15 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(generator, folder / "init.safetensors")
-        shared = {"images": tuple(images), "steps": MANY, "batch": batch, "patch": patch, "cache": folder, "ema": 0.999}
+        shared = {
+            "images": tuple(images),
+            "steps": MANY,
+            "batch": batch,
+            "patch": patch,
+            "cache": folder,
+            "ema": 0.999,
+            "device": "cpu",
+        }
         one = PretrainConfig(generator=NETWORKS[network], run_dir=folder / "one", **shared)  # type: ignore[arg-type]
         two = TrainConfig(
             init=folder / "init.safetensors", vgg=vgg, discriminator=DiscriminatorConfig(channels=channels),
