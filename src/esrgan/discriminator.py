@@ -38,8 +38,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.features(image)
-        on_host = x.device.type == "mps" and any(
-            side % GRID for side in x.shape[-2:]
-        )  # Apple's pooling needs multiples
+        # Apple's adaptive pooling takes multiples only
+        on_host = x.device.type == "mps" and any(side % GRID for side in x.shape[-2:])
         x = F.adaptive_avg_pool2d(x.cpu() if on_host else x, GRID).to(image.device).flatten(1)
         return cast(Tensor, self.logit(F.leaky_relu(self.hidden(x), NEGATIVE_SLOPE)))
