@@ -209,31 +209,39 @@ def test_weights_of_another_shape_than_the_rest_are_named(tmp_path: Path) -> Non
         load_model(tmp_path / "m.pth")
 
 
-def test_grey_networks_are_refused_with_the_reason(tmp_path: Path) -> None:
-    weights = network().state_dict() | {"conv_first.weight": torch.zeros(8, 1, 3, 3)}
-    torch.save(weights, tmp_path / "m.pth")
-    with pytest.raises(EsrganError, match="not a network for RGB pictures: it takes 1 channels and gives 3"):
-        load_model(tmp_path / "m.pth")
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("names", ["basicsr", "old", "ncnn"])
-def test_networks_of_grey_and_of_four_channels_are_one_line_at_every_verb(
-    channels: int, names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def of_channels(inputs: int, outputs: int, names: str, folder: Path) -> tuple[Generator, Path]:
+    """A network of other channels than RGB, and its file."""
     net = network()
-    net.conv_first, net.conv_last = torch.nn.Conv2d(channels, 8, 3, padding=1), torch.nn.Conv2d(8, channels, 3)
-    path = tmp_path / ("m.param" if names == "ncnn" else "m.pth")
+    net.conv_first = torch.nn.Conv2d(inputs, 8, 3, padding=1)
+    net.conv_last = torch.nn.Conv2d(8, outputs, 3, padding=1)
+    path = folder / ("m.param" if names == "ncnn" else "m.pth")
     if names == "ncnn":
         write_ncnn(net, path, path.with_suffix(".bin"))
     else:
         torch.save(old(net) if names == "old" else net.state_dict(), path)
+    return net, path
+
+
+@pytest.mark.parametrize("names", ["basicsr", "old", "ncnn"])
+def test_a_network_for_grey_pictures_makes_the_same_of_them(names: str, tmp_path: Path) -> None:
+    net, path = of_channels(1, 1, names, tmp_path)
+    grey = torch.rand(1, 1, 9, 11)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_model(path)(grey.expand(-1, 3, -1, -1)), net(grey).expand(-1, 3, -1, -1))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 4), (1, 3)])
+@pytest.mark.parametrize("names", ["basicsr", "old", "ncnn"])
+def test_networks_of_neither_rgb_nor_grey_are_one_line_at_every_verb(
+    inputs: int, outputs: int, names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, path = of_channels(inputs, outputs, names, tmp_path)
     Image.new("L", (20, 20)).save(tmp_path / "a.png")
     for line in (f"convert {path} {tmp_path}/o.pth", f"models show {path}", f"upscale {tmp_path}/a.png --model {path}"):
         assert main(line.split()) == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert f"it takes {channels} channels and gives {channels}" in error
+        assert f"it takes {inputs} channels and gives {outputs}" in error
         assert "choose an RGB model" in error
 
 

@@ -78,7 +78,7 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
 
     Raises:
         OtherArchitectureError: Not an RRDB network.
-        EsrganError: One that takes or gives other than RGB, or of a scale that there is not.
+        EsrganError: One that takes or gives other than RGB or grey, or of a scale that there is not.
     """
     tensors = _one_network(tensors)
     dialect, weights = _renamed(tensors)
@@ -89,6 +89,7 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
             "without --alpha, and `esrgan test` take such, through spandrel",
             name,
         )
+    weights = in_rgb(weights)
     return Found(_infer(weights, path), weights, dialect)
 
 
@@ -127,13 +128,27 @@ def _infer(weights: dict[str, Tensor], path: Path) -> GeneratorConfig:
     )
 
 
+def in_rgb(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network for grey pictures as one for RGB: it reads the mean of the three and gives three times the same.
+
+    Of grey pictures it makes what it made before; any other network stays as it is.
+    """
+    first, last = weights["conv_first.weight"], weights["conv_last.weight"]
+    if first.ndim != 4 or last.ndim != 4 or first.shape[1] != 1 or last.shape[0] != 1:
+        return weights
+    wider = {"conv_first.weight": first.expand(-1, 3, -1, -1) / 3, "conv_last.weight": last.expand(3, -1, -1, -1)}
+    if "conv_last.bias" in weights:
+        wider["conv_last.bias"] = weights["conv_last.bias"].expand(3)
+    return weights | {name: tensor.contiguous() for name, tensor in wider.items()}
+
+
 def require_rgb(first: Tensor, last: Tensor, unshuffle: int, path: Path) -> None:
     """Raise where a network, by its first and its last convolution, does not take RGB and give RGB."""
     inputs, outputs = first.shape[1], last.shape[0]
     if inputs != 3 * unshuffle**2 or outputs != 3:
         raise EsrganError(
-            f"{path} is not a network for RGB pictures: it takes {inputs} channels and gives {outputs}, which is not"
-            " supported; choose an RGB model, which enlarges grey pictures and transparency too"
+            f"{path} is no network for RGB or grey pictures: it takes {inputs} channels and gives {outputs}, which is"
+            " not supported; choose an RGB model, which enlarges grey pictures and transparency too"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.foreign import Found, OtherArchitectureError, config_of, require_rgb
+from esrgan.foreign import Found, OtherArchitectureError, config_of, in_rgb, require_rgb
 
 MAGIC = "7767517"
 HALF = 0x01306B47  # stands before weights that are stored in fp16; 0 before fp32
@@ -66,6 +66,7 @@ def read_ncnn(path: Path) -> Found:
         ) from error
     if config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers):
         weights["conv_first.weight"] = unfold(weights["conv_first.weight"], config.unshuffle)
+    weights = in_rgb(weights)
     require_rgb(weights["conv_first.weight"], weights["conv_last.weight"], config.unshuffle, path)
     return Found(config, weights, "ncnn")
 
