@@ -26,7 +26,7 @@ FILL = 8  # LR pixels that colours spread into what is transparent
 BAND = 32 << 20  # bytes of enlarged rows made at a time
 FLATTEST = 64  # LR rows of a tile that are kept, at least: flatter ones cost too much overlap
 CHUNK = 64  # rows resized at a time
-HOLD_MOST, HOLD_ROUNDS = 48 / 255, 6  # largest correction of a plain colour, and in how many rounds it is found
+HOLD_MOST, HOLD_ROUNDS = 48 / 255, 10  # largest correction of a plain colour, and in how many rounds it is found
 DITHER = 6  # times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos
 LEAST_SHARE = 1 / 8  # of an area, where the rest is black or white, that is taken to move with a correction
 REACH = 2  # LR pixels around an enlarged pixel that bound its opacity
@@ -169,7 +169,7 @@ def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
     A network that is off by more than that on the whole is broken, and stays so, to be refused.
     """
     fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
-    most = HOLD_MOST + DITHER * _around(fine.square())
+    most = HOLD_MOST + DITHER * _around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
     can_rise, can_fall = (_around(F.avg_pool2d(free.to(sr.dtype), scale)) for free in (sr < 1, sr > 0))
     first, total = sr, torch.zeros_like(lr)
     for _ in range(HOLD_ROUNDS):
