@@ -134,6 +134,16 @@ def test_small_tiles_do_not_load_openvino():
     assert isinstance(engine.large._ready[torch.float32], openvino.InferRequest)
 
 
+@pytest.mark.parametrize(("pictures", "loaded"), [(8, False), (9, True)])
+def test_many_small_pictures_are_worth_loading_openvino(pictures, loaded):
+    pytest.importorskip("openvino")
+    network = made(SHAPES[0])
+    engine = BySize(Torch(network, torch.device("cpu"), torch.float32), OpenVINO(network, torch.float32))
+    engine.expect(pictures)
+    engine(made_picture(20, 20), torch.float32)
+    assert bool(engine.large._ready) == loaded
+
+
 def test_openvino_without_memory_never_gives_the_picture_before(monkeypatch):
     openvino = pytest.importorskip("openvino")
     engine = OpenVINO(made(SHAPES[0]), torch.float32)

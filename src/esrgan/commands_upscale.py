@@ -119,6 +119,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
+    upscaler.expect(len(todo.jobs))
     if compare:
         _refuse_shared_comparisons(todo)
     if out != STDIO:

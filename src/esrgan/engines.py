@@ -22,6 +22,8 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 VULKAN = "vulkan"
 SMALL_TILE = 128 * 128
 """LR pixels."""
+FEW = 8
+"""Pictures: as many small ones are done while OpenVINO is loaded."""
 Network = Generator | OtherNetwork
 
 
@@ -78,15 +80,21 @@ def _explained(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
 
 
 class BySize:
-    """Torch for small tiles, which are done before OpenVINO is loaded, and OpenVINO for the others."""
+    """Torch for a few small tiles, which are done before OpenVINO is loaded, and OpenVINO for all others."""
 
     def __init__(self, small: Torch, large: OpenVINO) -> None:
-        self.small, self.large = small, large
+        self.small: Torch | OpenVINO = small
+        self.large = large
         self.device, self.dtype, self.about = large.device, large.dtype, large.about
 
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         """Enlarge (N, 3, h, w) on the CPU; the result is float32, made in ``dtype``."""
         return (self.small if lr.shape[-2] * lr.shape[-1] < SMALL_TILE else self.large)(lr, dtype)
+
+    def expect(self, pictures: int) -> None:
+        """For so many, small ones too are worth loading OpenVINO, or not; one run has one answer."""
+        if pictures > FEW:
+            self.small = self.large
 
 
 Engine = Torch | Ncnn | OpenVINO | BySize

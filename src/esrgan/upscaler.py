@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.devices import Precision
-from esrgan.engines import VULKAN, EngineName, pick_engine, torch_device
+from esrgan.engines import VULKAN, BySize, EngineName, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.memory import free_bytes, is_out_of_memory
@@ -87,6 +87,11 @@ class Upscaler:
         other = copy.copy(self)
         other._run_by = run_by
         return other
+
+    def expect(self, pictures: int) -> None:
+        """Prepare for so many pictures: more than a few are worth a longer start."""
+        if isinstance(self._engine, BySize):
+            self._engine.expect(pictures)
 
     @property
     def about(self) -> str:
