@@ -13,7 +13,7 @@ from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.images import read_rgb, write_rgb
 from esrgan.model_file import save_model
-from esrgan.pairs import find_pairs, load_pairs
+from esrgan.pairs import each_pair, find_pairs
 from esrgan.resize import make_lr
 from esrgan.upscaler import Upscaler
 
@@ -60,7 +60,7 @@ def test_the_layouts_that_datasets_come_in_are_understood(tmp_path, hr, lr):
     write_pair(tmp_path / hr.replace("PNG", "png"), tmp_path / lr)
     (files,) = find_pairs(tmp_path, 4)
     assert files.lr == tmp_path / lr
-    assert load_pairs(tmp_path, 4)[0].hr.shape == (3, 48, 64)
+    assert next(each_pair(tmp_path, 4)).hr.shape == (3, 48, 64)
 
 
 def test_names_that_end_in_digits_are_not_confused(tmp_path):
@@ -72,7 +72,7 @@ def test_names_that_end_in_digits_are_not_confused(tmp_path):
 
 def test_a_plain_folder_is_hr_and_lr_is_made_from_it(tmp_path):
     write_rgb(picture(50, 67), tmp_path / "a.png")
-    (pair,) = load_pairs(tmp_path, 4)
+    (pair,) = each_pair(tmp_path, 4)
     assert pair.hr.shape == (3, 48, 64)
     torch.testing.assert_close(pair.lr, make_lr(read_rgb(tmp_path / "a.png")[:, :48, :64], 4))
 
@@ -80,14 +80,14 @@ def test_a_plain_folder_is_hr_and_lr_is_made_from_it(tmp_path):
 def test_hr_is_cropped_to_whole_lr_pixels_as_datasets_expect(tmp_path):
     write_rgb(picture(51, 66), tmp_path / "HR" / "a.png")
     write_rgb(torch.rand(3, 12, 16), tmp_path / "LR" / "a.png")
-    assert load_pairs(tmp_path, 4)[0].hr.shape == (3, 48, 64)
+    assert next(each_pair(tmp_path, 4)).hr.shape == (3, 48, 64)
 
 
 def test_sizes_that_do_not_fit_are_an_error_that_names_the_file(tmp_path):
     write_rgb(picture(48, 64), tmp_path / "HR" / "a.png")
     write_rgb(torch.rand(3, 13, 16), tmp_path / "LR" / "a.png")
     with pytest.raises(EsrganError, match=r"LR/a\.png has 16 x 13 pixels; 16 x 12 fit .*HR/a\.png at x4"):
-        load_pairs(tmp_path, 4)
+        list(each_pair(tmp_path, 4))
 
 
 def test_a_picture_without_its_lr_is_named(tmp_path):
@@ -108,7 +108,7 @@ def test_broken_and_tiny_pictures_are_named_and_the_others_go_on(tmp_path):
     write_rgb(picture(8, 8), tmp_path / "tiny.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:100])
     skipped = []
-    assert [pair.name for pair in load_pairs(tmp_path, 4, skipped=skipped)] == ["good"]
+    assert [pair.name for pair in each_pair(tmp_path, 4, skipped=skipped)] == ["good"]
     report = evaluate(Bicubic(4), [tmp_path])
     assert len(report.errors) == len(skipped) == 2
     assert "broken.png" in report.errors[0]

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import tiny
 import torch
 
 from esrgan.config import LossWeights, OptimConfig
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
-from esrgan.losses import perceptual
+from esrgan.losses import colour, perceptual
 from esrgan.objectives import gan_objective, psnr_objective
 from esrgan.players import Player
 from esrgan.vgg import VGGFeatures
@@ -56,3 +58,13 @@ def test_normalising_is_that_of_the_loss(tmp_path):
     lr, hr = batch()
     found = next(gan_objective(generator, discriminator, features, weights)(lr, hr)).losses["perceptual"]
     torch.testing.assert_close(found, perceptual(features(generator(lr)), features(hr), weights.layers, normalise=True))
+
+
+def test_a_patch_smaller_than_a_cell_of_colours_is_one_cell(tmp_path):
+    _, discriminator, features = players(tmp_path)
+    net = Generator(replace(tiny.SHAPE, scale=16))
+    generator = Player(net, config=OptimConfig(), steps=10, dtype=torch.float32)
+    weights = LossWeights(colour=1.0, layers={"conv1_2": 1.0})
+    lr, hr = torch.rand(2, 3, 2, 2), torch.rand(2, 3, 32, 32)
+    losses = next(gan_objective(generator, discriminator, features, weights)(lr, hr)).losses
+    torch.testing.assert_close(losses["colour"], colour(net(lr), hr, cell=32))

@@ -114,6 +114,14 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path):
         pretrain(tiny.stage_1(tmp_path, steps=8))
 
 
+def test_a_run_does_not_go_on_with_other_pictures_to_be_validated_on(tmp_path):
+    val = tiny.pictures(tmp_path / "val", 1)
+    pretrain(tiny.stage_1(tmp_path, steps=4, val=(val,)))
+    tiny.pictures(val, 1, seed=5)
+    with pytest.raises(EsrganError, match="other pictures to be validated on than those now in --val"):
+        pretrain(tiny.stage_1(tmp_path, steps=8, val=(val,)))
+
+
 def test_a_run_does_not_go_on_from_another_model_of_the_same_name(tmp_path):
     model = tmp_path / "first.safetensors"
     save_model(Generator(tiny.SHAPE, start="paper"), model)

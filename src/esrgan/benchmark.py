@@ -14,10 +14,10 @@ from torch import Tensor
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
 from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
-from esrgan.pairs import Pair, PairFiles, find_pairs, load_pairs, read_pair
+from esrgan.pairs import Pair, PairFiles, find_pairs, read_pair
 from esrgan.resize import quantise, resize
 
-__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "load_pairs", "score"]
+__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "score"]
 
 SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "overshoot", "colour_shift")
 

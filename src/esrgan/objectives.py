@@ -47,7 +47,7 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
         period = hr.shape[-1] // lr.shape[-1]
         terms = {"pixel": weights.pixel * pixel(sr, hr)}
         if weights.colour:
-            terms["colour"] = weights.colour * colour(sr, hr, cell=4 * period)
+            terms["colour"] = weights.colour * colour(sr, hr, cell=min(4 * period, hr.shape[-1]))
         if weights.spectrum:
             terms["spectrum"] = weights.spectrum * spectrum(sr, hr)
         if weights.grid:

@@ -1,6 +1,6 @@
 """Benchmark pictures: pairs of LR and HR, found in the folder layouts that datasets come in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,8 +72,8 @@ def read_pair(files: PairFiles, scale: int) -> Pair:
     return Pair(files.hr.stem, lr, hr, grey=open_picture(files.hr).image.bands < 3)
 
 
-def load_pairs(folder: Path, scale: int, *, skipped: list[str] | None = None) -> list[Pair]:
-    """Every pair of a dataset (see ``find_pairs``), in memory.
+def each_pair(folder: Path, scale: int, *, skipped: list[str] | None = None) -> Iterator[Pair]:
+    """Every pair of a dataset (see ``find_pairs``), read one after the other.
 
     Args:
         folder: The dataset.
@@ -83,17 +83,19 @@ def load_pairs(folder: Path, scale: int, *, skipped: list[str] | None = None) ->
     Raises:
         EsrganError: No pair can be used, or, without ``skipped``, one of them cannot.
     """
-    pairs = []
+    usable = False
     for files in find_pairs(folder, scale):
         try:
-            pairs.append(read_pair(files, scale))
+            pair = read_pair(files, scale)
         except EsrganError as error:
             if skipped is None:
                 raise
             skipped.append(str(error))
-    if not pairs:
+        else:
+            usable = True
+            yield pair
+    if not usable:
         raise EsrganError(f"none of the pictures in {folder} can be used" + (f": {skipped[-1]}" if skipped else ""))
-    return pairs
 
 
 def _inside(folder: Path, *names: str) -> Path | None:

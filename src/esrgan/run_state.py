@@ -42,6 +42,8 @@ class Progress:
     """Hash of the training pictures."""
     init: str | None = None
     """Hash of the model file that the run began from."""
+    val: str | None = None
+    """Hash of the validation pictures."""
 
     def add(self, step: int, losses: dict[str, Tensor], finite: Tensor) -> None:
         """Take in the losses of ``step``, without waiting for the device."""

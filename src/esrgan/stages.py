@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from esrgan import __version__, distributed
-from esrgan.benchmark import load_pairs
 from esrgan.config import PretrainConfig, RunConfig, TrainConfig
 from esrgan.config_file import plain
 from esrgan.data import PhotoStore
@@ -25,6 +24,7 @@ from esrgan.memory import is_out_of_memory
 from esrgan.metrics import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
+from esrgan.pairs import each_pair
 from esrgan.players import Average, Player
 from esrgan.record import fingerprint
 from esrgan.run_dir import RunDir
@@ -148,7 +148,8 @@ def _run(config: RunConfig) -> Path:
                     patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
                     score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
                     references=load_references(stage, net.scale, begun=init is not None),
-                    init=fingerprint(init) if init else None, watch=watch)  # fmt: skip
+                    init=fingerprint(init) if init else None, watch=watch,
+                    val=validation.digest if validation else None)  # fmt: skip
         fit(config, run, game)
         return run.best if run.best.is_file() else run.latest
 
@@ -174,14 +175,15 @@ def _validation(config: RunConfig, run: RunDir, net: Generator) -> Validation | 
     if not config.val or not run.first:
         return None
     skipped: list[str] = []
-    pairs = [pair for path in config.val for pair in load_pairs(path, net.scale, skipped=skipped)]
-    for line in skipped:
-        print(f"  left out of the validation: {line}")
+    pairs = (pair for path in config.val for pair in each_pair(path, net.scale, skipped=skipped))
     choose: Callable[[dict[str, float | None]], float] = _psnr_rank
     if isinstance(config, TrainConfig):
         choose = partial(_gan_rank, config.psnr_floor)
     lpips = _lpips(config, next(net.parameters()).device)
-    return Validation(run, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose)
+    validation = Validation(run, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose)
+    for line in skipped:
+        print(f"  left out of the validation: {line}")
+    return validation
 
 
 def _psnr_rank(scores: dict[str, float | None]) -> float:

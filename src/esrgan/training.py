@@ -60,6 +60,8 @@ class Game:
     """The score that chooses the best model."""
     init: str | None = None
     """Hash of the model file that the run begins from."""
+    val: str | None = None
+    """Hash of the validation pictures; only the first process has them."""
     references: dict[str, list[Row]] = field(default_factory=dict)
     """Logs of shipped runs, to hold this one against."""
     watch: Callable[[Row], None] = lambda _: None
@@ -111,6 +113,7 @@ def fit(config: RunConfig, run: RunDir, game: Game) -> None:
 
 def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
     """Refuse to go on with other pictures, or from another model, than the run began with."""
+    val = distributed.shared(game.val)
     digest = game.patches.store.digest
     if distributed.anyone(digest != distributed.shared(digest)):
         raise EsrganError(
@@ -119,13 +122,14 @@ def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
     for before, now, what in (
         (progress.data, digest, "other pictures than those now in --images"),
         (progress.init, game.init, "another model to begin from than the one now in --init"),
+        (progress.val, val, "other pictures to be validated on than those now in --val"),
     ):
         if before and now and before != now:
             raise EsrganError(
                 f"{run.path} was trained with {what}; bring the same back, or go on in another --run-dir with --init"
                 f" {run.latest}"
             )
-    progress.data, progress.init = digest, game.init
+    progress.data, progress.init, progress.val = digest, game.init, val
 
 
 class _Session:

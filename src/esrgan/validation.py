@@ -1,15 +1,18 @@
 """How a run is validated: scores of the network so far on whole pictures, and crops for the eye."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from esrgan.benchmark import Bicubic, Pair, score
+from esrgan.data import to_unit
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.metrics import LPIPS
+from esrgan.resize import quantise
 from esrgan.run_dir import RunDir
 from esrgan.tiling import tiled
 from esrgan.training import Scores
@@ -23,12 +26,15 @@ class Validation:
     """Scores ``net`` on ``pairs``; ``choose`` makes of the scores the number by which the best model is chosen.
 
     Attributes:
+        digest: Hash of the pictures.
         newest: The last scores found.
     """
 
-    def __init__(self, run: RunDir, net: Generator, pairs: Sequence[Pair], *, dtype: torch.dtype, lpips: LPIPS | None,
+    def __init__(self, run: RunDir, net: Generator, pairs: Iterable[Pair], *, dtype: torch.dtype, lpips: LPIPS | None,
                  choose: Callable[[dict[str, float | None]], float]) -> None:  # fmt: skip
-        self.run, self.net, self.pairs, self.dtype, self.lpips, self.choose = run, net, pairs, dtype, lpips, choose
+        self.run, self.net, self.dtype, self.lpips, self.choose = run, net, dtype, lpips, choose
+        self.pairs = [pair._replace(lr=_to_bytes(pair.lr), hr=_to_bytes(pair.hr)) for pair in pairs]
+        self.digest = _digest(self.pairs)
         self.device = next(net.parameters()).device
         self.newest: dict[str, Any] = {}
 
@@ -68,7 +74,7 @@ class Validation:
     def _scored(
         self, model: Callable[[Tensor], Tensor] | nn.Module, pair: Pair
     ) -> tuple[dict[str, float | None], Tensor]:
-        lr, hr = pair.lr[None].to(self.device), pair.hr[None].to(self.device)
+        lr, hr = to_unit(pair.lr[None], self.device), to_unit(pair.hr[None], self.device)
         sr = model(lr)
         return score(sr, hr, border=self.net.scale, lpips=self.lpips, grey=pair.grey), sr[0].cpu()
 
@@ -81,12 +87,26 @@ def _means(rows: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
     return means
 
 
+def _to_bytes(image: Tensor) -> Tensor:
+    return (quantise(image) * 255).round().to(torch.uint8)
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    found = hashlib.sha256()
+    for pair in pairs:
+        for image in (pair.lr, pair.hr):
+            found.update(f"{tuple(image.shape)}".encode())
+            found.update(image.numpy().tobytes())
+    return found.hexdigest()
+
+
 def _sample(pair: Pair, sr: Tensor) -> Tensor:
     """Bicubic, SR and HR of the centre of a picture, side by side."""
-    bicubic = Bicubic(pair.hr.shape[-1] // pair.lr.shape[-1])(pair.lr[None])[0]
-    side = min(SAMPLE_SIDE, *pair.hr.shape[1:])
-    top, left = ((length - side) // 2 for length in pair.hr.shape[1:])
+    lr, hr = to_unit(pair.lr[None], "cpu"), to_unit(pair.hr[None], "cpu")[0]
+    bicubic = Bicubic(hr.shape[-1] // lr.shape[-1])(lr)[0]
+    side = min(SAMPLE_SIDE, *hr.shape[1:])
+    top, left = ((length - side) // 2 for length in hr.shape[1:])
     row = torch.ones(3, SAMPLE_SIDE, 3 * SAMPLE_SIDE)
-    for i, image in enumerate((bicubic, sr, pair.hr)):
+    for i, image in enumerate((bicubic, sr, hr)):
         row[:, :side, i * SAMPLE_SIDE : i * SAMPLE_SIDE + side] = image[:, top : top + side, left : left + side]
     return row
