@@ -2,7 +2,8 @@
 
     uv run python scripts/train_pair.py lite --images photos --val validation --minutes 120
 
-The steps of each stage follow from a dry run on this machine and are kept in OUT/plan.json, so that the same command goes
+The minutes are those of the steps alone: starting, the dry runs and validations come on top. The steps of each stage
+follow from a dry run on this machine and are kept in OUT/plan.json, so that the same command goes
 on after an interruption, and a run may be continued elsewhere by moving OUT. Of OUT nothing but best.safetensors is needed
 to go on from weights alone: give it to the next run with --init.
 """

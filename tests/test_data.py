@@ -142,3 +142,12 @@ def test_a_share_is_a_part_of_the_whole_batch(store):
 
 def test_levels_become_0_to_1():
     assert to_unit(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), "cpu").tolist() == [[[[0.0, 1.0]]]]
+
+
+@pytest.mark.parametrize("name", ["index.json", "lr"])
+def test_a_store_that_lost_a_file_says_what_to_do(tmp_path, name):
+    folder = tiny.pictures(tmp_path / "photos", 2)
+    store = PhotoStore.of([folder], scale=4, patch=32, cache=tmp_path / "cache")
+    (store.folder / name).write_bytes(b"")
+    with pytest.raises(EsrganError, match="damaged; delete that folder and start again"):
+        PhotoStore.of([folder], scale=4, patch=32, cache=tmp_path / "cache")

@@ -1,6 +1,7 @@
 """Two processes against one, on the CPU; each test starts torchrun's processes once."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -17,16 +18,17 @@ from esrgan.distributed import anyone, average_, everyone, rank, shared, size
 from esrgan.stages import pretrain, train
 
 RUN = (
-    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "import os, sys; sys.path.insert(0, sys.argv[1])\n"
     "from pathlib import Path\nimport tiny\nfrom esrgan.stages import pretrain, train\n"
     "folder, name, steps = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])\n"
     "make, run = (tiny.stage_1, pretrain) if sys.argv[5] == '1' else (tiny.stage_2, train)\n"
-    "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2))\n"
+    "steps, val = int(os.environ.get('STEPS', steps)), [Path(p) for p in sys.argv[6:]]\n"
+    "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2, val=tuple(val)))\n"
 )
 
 
-def start(folder, name, *, stage, steps=6, **environment):
-    """Two processes as torchrun starts them."""
+def start(folder, name, *, stage, steps=6, val=None, each=lambda _: {}, **environment):
+    """Two processes as torchrun starts them; ``each``: number of a process -> its own part of the environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -37,10 +39,12 @@ def start(folder, name, *, stage, steps=6, **environment):
         "OMP_NUM_THREADS": "1",
         "PYTHONFAULTHANDLER": "1",
     }  # an abort tells where
-    command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), name, str(steps), str(stage)]
+    command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), name, str(steps), str(stage),
+               *([str(val)] if val else [])]  # fmt: skip
     return [
         subprocess.Popen(
-            command, env={**os.environ, **shared_by_all, "RANK": str(i), "LOCAL_RANK": str(i), **environment},
+            command, env={**os.environ, **shared_by_all, "RANK": str(i), "LOCAL_RANK": str(i),
+                          **environment, **each(i)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for i in range(2)
@@ -101,6 +105,27 @@ def test_a_wrong_world_size_is_one_sentence(tmp_path):
     for out, code in ended([first, second]):
         assert code == 1
         assert "the processes of this run cannot meet" in out
+
+
+def test_processes_with_other_options_are_refused(tmp_path):
+    tiny.stage_1(tmp_path)
+    first, second = start(tmp_path, "run", stage=1, each=lambda i: {"STEPS": str(6 + i)})
+    for out, code in ended([first, second]):
+        assert code == 1
+        assert "the processes of this run have different options" in out
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_validation_that_is_due_is_done_by_the_first_process_alone(tmp_path):
+    val = tiny.pictures(tmp_path / "val", 1)
+    config = tiny.stage_1(tmp_path, run_dir=tmp_path / "run", steps=6, accumulate=2, val=(val,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("esrgan.validation.Validation.__call__", lambda *_: None)
+        pretrain(config)
+    for out, code in ended(start(tmp_path, "run", stage=1, steps=8, val=val)):
+        assert code == 0, out
+    found = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in found if "validation" in row] == [6, 8]
 
 
 def test_alone_everything_gives_back_what_it_got():

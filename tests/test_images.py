@@ -149,6 +149,15 @@ def test_find_images_takes_files_folders_and_lists(tmp_path):
     assert find_images([tmp_path]) == [tmp_path / n for n in ("b.png", "sub/a.JPG", "sub/deep/c.webp")]
     assert find_images([tmp_path / "list.txt"]) == [tmp_path / n for n in ("b.png", "sub/deep/c.webp")]
     assert find_images([tmp_path / "b.png", tmp_path / "b.png"]) == [tmp_path / "b.png"]
+    assert find_images([tmp_path / "sub", tmp_path / "b.png"])[-1] == tmp_path / "b.png"  # wherever the folders lie
+
+
+def test_find_images_leaves_out_the_run_folders_of_trainings(tmp_path):
+    for path in ("photos/a.png", "photos/runs/x/samples/step.png", "photos/runs/x/curves.png"):
+        write_rgb(torch.rand(3, 8, 8), tmp_path / path)
+    (tmp_path / "photos/runs/x/log.jsonl").touch()
+    assert find_images([tmp_path]) == [tmp_path / "photos/a.png"]
+    assert find_images([tmp_path / "photos/runs/x/samples"]) == [tmp_path / "photos/runs/x/samples/step.png"]
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "list.txt"])

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tiny
@@ -10,6 +11,7 @@ import torch
 
 from esrgan.config import PretrainOptim
 from esrgan.errors import EsrganError
+from esrgan.files import replacing
 from esrgan.run_dir import RunDir
 from esrgan.run_state import Progress, canonical
 from esrgan.stages import cast, pretrain
@@ -45,6 +47,31 @@ def test_a_run_that_failed_before_its_first_step_holds_no_folder(config, tmp_pat
     pretrain(replace(config, batch=2))
     assert "batch = 2" in (config.run_dir / "config.toml").read_text()
     assert "of other pictures" not in (config.run_dir / "log.txt").read_text()
+
+
+def test_a_run_that_failed_in_its_first_step_holds_no_folder(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("esrgan.training.train_steps", Mock(side_effect=MemoryError))
+        with pytest.raises(EsrganError, match="out of memory"):
+            pretrain(config)
+    assert (config.run_dir / "state.pt").is_file()
+    pretrain(replace(config, batch=2, generator=replace(config.generator, channels=8)))
+    assert "batch = 2" in (config.run_dir / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["config.toml", "log.txt"])
+def test_a_folder_with_files_of_somebody_else_is_refused(config, name):
+    config.run_dir.mkdir()
+    (config.run_dir / name).write_text("steps = 4\n")
+    with pytest.raises(EsrganError, match=rf"{name} was there before and is not of a training"):
+        opened(config)
+    assert states(config.run_dir) == {name: b"steps = 4\n"}
+
+
+def test_a_run_that_is_past_the_steps_says_so(config):
+    pretrain(config)
+    with pytest.raises(EsrganError, match="is at step 12 already, past --steps 5"):
+        pretrain(replace(config, steps=5))
 
 
 def test_a_folder_of_the_other_stage_is_named(config, tmp_path):
@@ -87,10 +114,15 @@ def test_a_folder_in_use_is_named_with_its_process(config):
 
 def test_what_a_killed_process_left_is_swept(config):
     config.run_dir.mkdir()
-    left = config.run_dir / ".123.state.part.pt"
+    with replacing(config.run_dir / "state.pt") as left:
+        left.write_bytes(b"half")
     left.write_bytes(b"half")
+    (config.run_dir / "state.pt").unlink()
+    of_the_user = config.run_dir / ".keep.part1"
+    of_the_user.write_text("mine")
     opened(config)
     assert not left.exists()
+    assert of_the_user.read_text() == "mine"
 
 
 def test_half_a_run_folder_is_named(config):

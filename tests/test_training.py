@@ -1,7 +1,9 @@
 import json
+import math
 import signal
 import threading
 import time
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,16 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from esrgan import training
-from esrgan.config import LossWeights, OptimConfig, PretrainOptim
+from esrgan.config import OptimConfig, PretrainOptim, TrainOptim
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
-from esrgan.model_file import save_model
+from esrgan.model_file import load_model, save_model
 from esrgan.objectives import psnr_objective
+from esrgan.pairs import each_pair
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
-from esrgan.stages import cast, photos, pretrain
+from esrgan.stages import cast, photos, pretrain, train
 from esrgan.steps import train_steps
 from esrgan.training import Game, fit
+from esrgan.validation import Validation
 
 
 def player(**options):
@@ -101,6 +105,49 @@ def test_several_in_a_row_go_back_with_a_smaller_learning_rate(tmp_path):
     assert [row["learning_rate"] for row in rows if "losses" in row] == [1e-3, *[5e-4] * 4]
 
 
+def test_a_network_whose_pictures_are_not_finite_goes_back_too(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=6, validate_every=3, save_every=2)
+    values = iter([math.nan, 1.0, 2.0])
+    with RunDir.opened(config) as run:
+        team = cast(config)
+        game = Game(players=team.players, average=team.average, objective=team.objective,
+                    patches=training.Patches(photos(config, 4), patch=32, seed=0), save_models=lambda *_: None,
+                    validate=lambda *_: training.Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
+        fit(config, run, game)
+        notes = [row["note"] for row in run.rows() if "note" in row]
+    assert notes == [
+        "the pictures of step 3 are not finite; back to step 2 with the learning rate halved (return 1 of 3)"
+    ]
+
+
+def test_a_diverged_network_is_not_scored(tmp_path):
+    config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 1),))
+    net = Generator(tiny.SHAPE)
+    with RunDir.opened(config) as run:
+        scored = Validation(run, net, each_pair(tmp_path / "val", 4), dtype=torch.float32, lpips=None, choose=len)
+        net.conv_last.bias.data.fill_(math.nan)
+        assert math.isnan(scored(1, lambda: False).value)
+
+
+def test_a_stop_in_the_last_validation_ends_as_an_unbroken_run(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=6, val=(tiny.pictures(tmp_path / "val", 1),))
+    pretrain(replace(config, run_dir=tmp_path / "unbroken"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Validation, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    pretrain(config)
+    assert (config.run_dir / "state.pt").read_bytes() == (tmp_path / "unbroken" / "state.pt").read_bytes()
+    before = (config.run_dir / "log.jsonl").read_bytes()
+    pretrain(config)
+    assert (config.run_dir / "log.jsonl").read_bytes() == before
+
+
+def interrupted(validation, step, stopped):
+    signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+    assert stopped()
+
+
 def test_trouble_that_does_not_end_stops_clearly(tmp_path):
     with pytest.raises(EsrganError, match="diverges"):
         run_with(tiny.stage_1(tmp_path, steps=20), set(range(6, 21)))
@@ -177,12 +224,11 @@ def stop_after(log, number):
         time.sleep(0.001)
 
 
-def test_a_player_with_muon_and_clipping_trains_in_both_stages(tmp_path):
-    config = tiny.stage_2(tmp_path, weights=LossWeights(layers={"conv1_2": 1.0}))
-    team = cast(config)
-    assert set(team.players) == {"generator", "discriminator"}
-    assert (
-        cast(tiny.stage_1(tmp_path, optim=PretrainOptim(algorithm="muon", clip=1.0)))
-        .players["generator"]
-        .optimizers[1:]
-    )
+def test_muon_and_clipping_train_in_both_stages(tmp_path):
+    one = tiny.stage_1(tmp_path, steps=2, optim=PretrainOptim(algorithm="muon", clip=1.0))
+    two = tiny.stage_2(tmp_path, steps=2, optim=TrainOptim(algorithm="muon", clip=1.0))
+    for config, run in ((one, pretrain), (two, train)):
+        begun = cast(config).players["generator"].net.state_dict()
+        ended = load_model(run(config)).state_dict()
+        moved = {name for name, weight in begun.items() if not torch.equal(weight, ended[name])}
+        assert {"body.0.rdb1.conv1.weight", "conv_first.weight"} <= moved

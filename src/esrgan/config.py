@@ -1,5 +1,6 @@
 """What a run is made of: frozen values, read from a TOML file and the command line."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ FACTORS: dict[int, tuple[int, ...]] = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2
 """The enlargements, one after the other, that make up each scale."""
 
 SMALLEST_GAN_PATCH = 32
-"""A window of the spectrum; and VGG19 halves its pictures four times, of which grids first take a scale's pixels."""
+"""HR pixels: the window of the spectrum is 32, and conv5_4 needs 16 of what ``losses.shifted`` leaves."""
 
 Variant = Literal["classic", "subpixel"]
 Start = Literal["identity", "paper"]
@@ -61,7 +62,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How weights move; the defaults are the paper's Adam with step decay."""
+    """How weights move: the paper's Adam, and step decay where there are milestones."""
 
     algorithm: Literal["adam", "muon"] = "adam"
     """muon: Muon on the generator body's convolutions, Adam on all else."""
@@ -80,12 +81,12 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _require(self.algorithm in ("adam", "muon"), "optim.algorithm", self.algorithm, "adam or muon")
-        _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "above 0")
+        _require(0 < self.learning_rate < math.inf, "optim.learning_rate", self.learning_rate, "a number above 0")
         _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "each from 0 to below 1")
         _require(min(self.milestones, default=0) >= 0, "optim.milestones", self.milestones, "0 or more steps each")
         _require(0 <= self.decay <= 1, "optim.decay", self.decay, "a share between 0 and 1")
         _require(self.warmup >= 0, "optim.warmup", self.warmup, "0 or more steps")
-        _require(self.clip is None or self.clip > 0, "optim.clip", self.clip, "above 0, or none")
+        _require(self.clip is None or 0 < self.clip < math.inf, "optim.clip", self.clip, "a number above 0, or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,9 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name in ("pixel", "perceptual", "gan", "colour", "grid", "spectrum"):
-            _require(getattr(self, name) >= 0, f"weights.{name}", getattr(self, name), "0 or more")
+            _require(0 <= getattr(self, name) < math.inf, f"weights.{name}", getattr(self, name), "0 or more")
+        for layer, weight in self.layers.items():
+            _require(0 <= weight < math.inf, f"weights.layers.{layer}", weight, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +196,7 @@ class RunConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
         known = "auto, fp32 or bf16 (training in fp16 overflows and costs PSNR)"
         _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, known)
         _require(self.resume in ("last", "best"), "resume", self.resume, "last or best")

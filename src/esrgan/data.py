@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import EsrganError
+from esrgan.files import write_text
 from esrgan.images import find_images, read_bytes8
 from esrgan.resize import make_lr
 
@@ -44,19 +45,25 @@ class PhotoStore:
     """
 
     def __init__(self, folder: Path, scale: int) -> None:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.folder, self.scale = folder, scale
-        self.shapes: list[tuple[int, int]] = [(rows, columns) for rows, columns in index["shapes"]]
-        self.skipped: list[str] = index["skipped"]
-        self.names: list[str] = index["names"]
-        self.digest: str | None = index.get("digest")
+        damaged = f"the decoded pictures in {folder} are damaged; delete that folder and start again"
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            self.shapes: list[tuple[int, int]] = [(rows, columns) for rows, columns in index["shapes"]]
+            self.skipped: list[str] = index["skipped"]
+            self.names: list[str] = index["names"]
+            self.digest: str | None = index.get("digest")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EsrganError(damaged) from error
         if not self.shapes:
             raise EsrganError(f"none of the training pictures can be used: {'; '.join(self.skipped[:3])}")
-        self._lr = _mapped(folder / "lr")
-        self._hr = _mapped(folder / "hr")
         self._starts = np.cumsum([0] + [3 * rows * columns for rows, columns in self.shapes])
+        try:
+            self._lr, self._hr = _mapped(folder / "lr"), _mapped(folder / "hr")
+        except (OSError, ValueError) as error:  # not there, or empty
+            raise EsrganError(damaged) from error
         if (len(self._lr), len(self._hr)) != (self._starts[-1], self._starts[-1] * scale**2):
-            raise EsrganError(f"the decoded pictures in {folder} are damaged; delete that folder and start again")
+            raise EsrganError(damaged)
 
     @classmethod
     def of(cls, images: Sequence[Path], *, scale: int, patch: int, cache: Path | None = None, subset: float = 1.0,
@@ -213,7 +220,10 @@ def _build(paths: Sequence[Path], folder: Path, scale: int, patch: int) -> None:
         building.mkdir(parents=True)
         with (building / "lr").open("wb") as lr, (building / "hr").open("wb") as hr:
             index = _decode_all(paths, lr, hr, scale, patch)
-        (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            for file in (lr, hr):  # so that no power cut leaves an index of pictures that are not there
+                file.flush()
+                os.fsync(file.fileno())
+        write_text(building / "index.json", json.dumps(index))
         if not (folder / "index.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of one that somebody deleted half of
             building.rename(folder)

@@ -28,6 +28,8 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
     except RuntimeError as error:
         raise UsageError(f"there is no device {name!r}; try --device auto or cpu (or cuda, cuda:1, mps)") from error
     try:

@@ -18,7 +18,8 @@ class Discriminator(nn.Module):
 
     Args:
         channels: Feature maps of the first convolution; the last ones have eight times as many.
-        batch_norm: After every convolution; at batch 4 it lets the discriminator win, so it is off by default.
+        batch_norm: After every convolution, the first one too (SRGAN's figure has none there; ESRGAN's has none at
+            all). At batch 4 it lets the discriminator win, so it is off by default.
     """
 
     def __init__(self, channels: int = 64, batch_norm: bool = False) -> None:

@@ -71,29 +71,30 @@ def write_rgb(image: Tensor, path: Path) -> None:
 
 
 def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list[Path]:
-    """The picture files that ``paths`` name, sorted, each once.
+    """The picture files that ``paths`` name, in that order and each folder's sorted, each once.
 
     Args:
-        paths: Files, folders (searched recursively by suffix; hidden ones left out) and ``.txt`` lists of such paths,
-            one a line, relative to the list's own folder; lines that start with ``#`` do not count.
+        paths: Files, folders (searched recursively by suffix; hidden ones and run folders of trainings left out) and
+            ``.txt`` lists of such paths, one a line, relative to the list's own folder; lines that start with ``#`` do
+            not count.
         within: The lists that led to these paths.
 
     Raises:
         EsrganError: A path that is not there, a folder that cannot be read, or no picture at all.
     """
-    found: set[Path] = set()
+    found: dict[Path, None] = {}
     for path in paths:
         if path.suffix.lower() == ".txt" and path.is_file():
-            found.update(find_images(read_list(path, within), within=(*within, path.resolve())))
+            found |= dict.fromkeys(find_images(read_list(path, within), within=(*within, path.resolve())))
         elif path.is_dir():
-            found.update(walk(path, on_error=_raise))
+            found |= dict.fromkeys(sorted(walk(path, on_error=_raise, runs=False)))
         elif path.exists():
-            found.add(path)
+            found[path] = None
         else:
             raise EsrganError(f"there is no picture or folder {path}")
     if not found:
         raise EsrganError(f"no pictures in {', '.join(map(str, paths)) or 'an empty list'}")
-    return sorted(found)
+    return list(found)
 
 
 def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:
@@ -107,18 +108,22 @@ def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:
     return [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def walk(folder: Path, *, on_error: Callable[[OSError], object], leave_out: Path | None = None) -> Iterator[Path]:
+def walk(
+    folder: Path, *, on_error: Callable[[OSError], object], leave_out: Path | None = None, runs: bool = True
+) -> Iterator[Path]:
     """Every picture file below ``folder`` by its suffix, folders in order; a folder reached twice by links, once.
 
     Args:
         folder: Where to start.
         on_error: Called with the error of a folder that cannot be read.
         leave_out: A folder, resolved, not to go into.
+        runs: Whether to go into run folders of trainings, which hold samples and curves.
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen or Path(place).resolve() == leave_out:
+        known = (status.st_dev, status.st_ino) in seen or Path(place).resolve() == leave_out
+        if known or (not runs and (Path(place) / "log.jsonl").is_file()):
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -135,7 +135,7 @@ def _log_power(image: Tensor) -> Tensor:
 
 
 def shifted(sr: Tensor, hr: Tensor, *, period: int) -> tuple[Tensor, Tensor]:
-    """The same random crop of both, up to ``period`` pixels smaller and off the LR grid.
+    """The same random crop of both, ``period`` pixels smaller, beginning anywhere within an LR pixel.
 
     Networks with strides, such as VGG and the discriminator, give gradients that repeat with their own grid; shifting
     what they see at random keeps the generator from locking its texture to it.

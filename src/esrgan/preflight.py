@@ -1,5 +1,6 @@
 """Before a long run: twenty real steps, and what they tell of the hours ahead."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch
 
 from esrgan.config import RunConfig, TrainConfig
 from esrgan.data import PhotoStore, to_unit
+from esrgan.errors import EsrganError
 from esrgan.gather import patches_for
 from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
@@ -20,7 +22,13 @@ GROWTH = 256 << 20  # bytes more than at the first batch, from which that of oth
 
 
 def dry_run(config: RunConfig) -> Iterator[str]:
-    """Take 20 steps of the run and say what they cost; nothing is written but the cache of decoded pictures."""
+    """Take 20 steps of the run and say what they cost; nothing is written but the cache of decoded pictures.
+
+    Raises:
+        EsrganError: As the run itself; or torchrun started this process.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise EsrganError("--dry-run measures one process; run it without torchrun")
     with enough_memory():
         yield from _dry_run(settled(found(config)))
 

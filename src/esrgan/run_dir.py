@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from esrgan import distributed
 from esrgan.config import RunConfig, TrainConfig
-from esrgan.config_file import differences, flattened, to_toml
+from esrgan.config_file import differences, flattened, plain, to_toml
 from esrgan.devices import pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
@@ -32,6 +32,8 @@ from esrgan.run_log import Row, RunLog, as_text
 from esrgan.run_state import Progress, read_state, write_state
 
 STATES = ("state.pt", "state-previous.pt")
+MODELS = ("latest.safetensors", "best.safetensors")
+OURS = (*STATES, "state-best.pt", *MODELS, "lock", "lock.txt")  # what a folder has only from a training
 
 
 class RunDir:
@@ -47,7 +49,7 @@ class RunDir:
         self.config, self.path = config, config.run_dir
         self.first = distributed.rank() == 0
         self.samples = self.path / "samples"
-        self.latest, self.best = self.path / "latest.safetensors", self.path / "best.safetensors"
+        self.latest, self.best = (self.path / name for name in MODELS)
         self._log = RunLog(self.path)
 
     @classmethod
@@ -60,15 +62,19 @@ class RunDir:
         """
         run = cls(config)
         if not run.first:
-            run.config = replace(config, precision=distributed.shared(config.precision))
+            first: RunConfig = distributed.shared(config)
+            run.config = replace(config, precision=first.precision)
+            _check_alike(first, run.config)
             yield run
             return
+        _refuse_strange(run.path)
         with _held(run.path):
             run.config = run._settled(config)
-            for left in (*run.path.glob(".*.part*"), *run.samples.glob(".*.part*")):  # by a process that was killed
-                left.unlink()
+            for folder in (run.path, run.samples):
+                for left in folder.glob(f".[0-9]*.{16 * '?'}.part*"):  # by a process that was killed
+                    left.unlink()
             write_text(run.path / "config.toml", to_toml(run.config))
-            distributed.shared(run.config.precision)
+            _check_alike(distributed.shared(run.config), run.config)
             yield run
 
     def _settled(self, config: RunConfig) -> RunConfig:
@@ -93,9 +99,8 @@ class RunDir:
     def _saved_config(self) -> dict[str, Any]:
         """The options that the folder's run began with, by dotted names; empty in a new folder."""
         file = self.path / "config.toml"
-        kept = (*STATES, "state-best.pt", self.latest.name, self.best.name)
-        if not any((self.path / name).exists() for name in kept) and not self._log.has_losses():
-            self._log.remove()  # of a run that failed before its first step
+        if not self._has_begun():
+            self._log.remove()
             return {}
         if not file.is_file():
             raise EsrganError(
@@ -105,6 +110,20 @@ class RunDir:
             return {"precision": "auto"} | flattened(tomllib.loads(file.read_text(encoding="utf-8")))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise EsrganError(f"{file} is damaged ({error}); mend it, or use another --run-dir") from error
+
+    def _has_begun(self) -> bool:
+        """Whether a step was taken; what a run wrote that failed before its first one is removed."""
+        if self._log.has_losses():
+            return True
+        states = [path for path in (*(self.path / name for name in STATES), self.path / "state-best.pt")
+                  if path.is_file()]  # fmt: skip
+        if any((state := read_state(path)) is None or state["progress"]["step"] for path in states):
+            return True
+        if not states:
+            return any((self.path / name).exists() for name in MODELS)
+        for path in (*states, *(self.path / name for name in MODELS)):
+            path.unlink(missing_ok=True)
+        return False
 
     def save(
         self, progress: Progress, players: dict[str, Player], average: Average | None, *, best: bool = False
@@ -191,6 +210,25 @@ def settled(config: RunConfig) -> RunConfig:
         return config
     dtype = pick_precision("auto", pick_device(config.device), training=True)
     return replace(config, precision="bf16" if dtype == torch.bfloat16 else "fp32")
+
+
+def _check_alike(first: RunConfig, own: RunConfig) -> None:
+    """Refuse processes that were started with other options than the first."""
+    changed = differences(plain(first), own)
+    if first.steps != own.steps:
+        changed.append(f"steps: {first.steps} before, {own.steps} now")
+    if distributed.anyone(bool(changed)):
+        which = f" (first and here: {'; '.join(changed)})" if changed else ""
+        raise EsrganError(f"the processes of this run have different options{which}; give all of them the same")
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Refuse a folder with files of somebody else where a run has its own."""
+    if any((folder / name).exists() for name in OURS):
+        return
+    for name in ("config.toml", "log.jsonl", "log.txt", "curves.png", "samples"):
+        if (folder / name).exists():
+            raise EsrganError(f"{folder / name} was there before and is not of a training; use another --run-dir")
 
 
 @contextmanager

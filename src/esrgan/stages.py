@@ -87,13 +87,13 @@ def enough_memory() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise EsrganError(
-            "out of memory: halve --batch and double --accumulate, which is the same training, or take a smaller"
-            " --patch, or smaller pictures in --val"
+            "out of memory: halve --batch and double --accumulate (in stage 1 that is the same training), or take a"
+            " smaller --patch, or smaller pictures in --val"
         ) from error
 
 
 def cast(config: RunConfig) -> Cast:
-    """The networks of a run at step 0, on their device; the seed alone decides their weights."""
+    """The networks of a run at step 0, on their device; the seed and the options alone decide their weights."""
     torch.manual_seed(config.seed)
     assert isinstance(config, PretrainConfig | TrainConfig)
     device, dtype = _device(config), DTYPES[config.precision]
@@ -112,6 +112,8 @@ def cast(config: RunConfig) -> Cast:
 
 def photos(config: RunConfig, scale: int) -> PhotoStore:
     """The decoded training pictures of a run; where several processes share a machine, its first one decodes."""
+    if scale == 1:
+        raise EsrganError("the model's scale is 1: its LR pictures would be the HR ones, and nothing to be learned")
     if config.patch % scale:
         raise EsrganError(f"patch is {config.patch}; it must be a multiple of the model's scale, {scale}")
     for turn in (True, False):

@@ -31,7 +31,8 @@ def train_steps(
     """Take one step for every (number, lr, hr) in ``batches``; each is split into ``accumulate`` equal parts.
 
     Gradients are averaged over the parts, so that 2 x 8 is 1 x 16 up to rounding where no term depends on the batch as
-    a whole (the relativistic mean does), and over processes.
+    a whole (in GAN training the relativistic mean, ``normalise``, batch norm and the shift of ``grid`` do), and over
+    processes.
     """
     players = list(players)
     for number, lr, hr in batches:

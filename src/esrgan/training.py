@@ -1,5 +1,6 @@
 """The loop of both stages."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ class Scores(NamedTuple):
 
     scores: dict[str, float | None]
     value: float
-    """The one number by which the best model is chosen; larger is better."""
+    """The one number by which the best model is chosen, larger is better; NaN if its pictures are not finite."""
 
 
 Validate = Callable[[int, Callable[[], bool]], Scores | None]
@@ -98,9 +99,11 @@ def fit(config: RunConfig, run: RunDir, game: Game) -> None:
         KeyboardInterrupt: It was stopped, and everything is saved; or it was told so twice.
     """
     progress = run.restore(game.players, game.average, resume=config.resume)
+    if progress.step > config.steps:
+        raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
     _check_same(progress, run, game)
     if not progress.step and game.init and (game.score == "lpips" or "discriminator" not in game.players):
-        progress.due = game.validate is not None  # what the model can do that it begins from; not where GANs lose PSNR
+        progress.due = True  # what the model can do that it begins from; not where GANs lose PSNR
     with _bar(run.first) as bar, stopping() as stop:
         session = _Session(config, run, game, progress, bar, stop)
         if 0 < progress.step < config.steps:
@@ -115,10 +118,9 @@ def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
     """Refuse to go on with other pictures, or from another model, than the run began with."""
     val = distributed.shared(game.val)
     digest = game.patches.store.digest
-    if distributed.anyone(digest != distributed.shared(digest)):
-        raise EsrganError(
-            "the processes of this run have different pictures in --images; bring the same ones everywhere"
-        )
+    for mine, what in ((digest, "pictures in --images"), (game.init, "models in --init")):
+        if distributed.anyone(mine != distributed.shared(mine)):
+            raise EsrganError(f"the processes of this run have different {what}; bring the same ones everywhere")
     for before, now, what in (
         (progress.data, digest, "other pictures than those now in --images"),
         (progress.init, game.init, "another model to begin from than the one now in --init"),
@@ -146,9 +148,10 @@ class _Session:
     def lap(self) -> bool:
         """Train to the last step; true if it first went back to the last good state and has to try again."""
         config, game, progress = self.config, self.game, self.progress
-        if progress.due:
-            self.validate()
-        self._save_if(asked=self._asked())
+        due = progress.due
+        if due and self.validate():
+            return True
+        self._save_if(asked=self._asked(), wanted=due and not progress.due)
         batches = self.pace.watch(game.batches(config, progress.step + 1))
         for step in train_steps(game.objective, game.players.values(), batches, accumulate=config.accumulate):
             number, end = step.number, step.number == config.steps
@@ -159,14 +162,14 @@ class _Session:
                 self.tell_pace()
             self.bar.update(self.task, completed=number)
             save = number % config.save_every == 0
-            if (save or end or number % CHECK_EVERY == 0) and int(progress.streak) >= STREAK:
-                self.go_back()
+            if (save or end or number % CHECK_EVERY == 0) and (streak := int(progress.streak)) >= STREAK:
+                self.go_back(f"the losses or gradients of the last {streak} steps up to {number} were not finite")
                 return True
             if number % config.log_every == 0 or end:
                 self.log()
-            progress.due = game.validate is not None and (number % config.validate_every == 0 or end)
-            if progress.due:
-                self.validate()
+            progress.due = number % config.validate_every == 0 or end
+            if progress.due and self.validate():
+                return True
             asked = self._asked()
             self._save_if(asked=asked, wanted=end or (save and not int(progress.streak)))
         return False
@@ -214,14 +217,19 @@ class _Session:
         self.say(row)
         self.bar.update(self.task, losses=_brief(losses))
 
-    def validate(self) -> None:
-        """Score the model, keep it if it is the best; left to be done later if a stop comes in between."""
+    def validate(self) -> bool:
+        """Score the model, keep it if it is the best; true if its pictures are not finite and the run went back.
+
+        Left to be done later if a stop comes in between.
+        """
         run, progress, game = self.run, self.progress, self.game
-        assert game.validate is not None
-        found = game.validate(progress.step, lambda: bool(self.stop)) if run.first else None
+        found = game.validate(progress.step, lambda: bool(self.stop)) if game.validate else None
+        if distributed.anyone(found is not None and not math.isfinite(found.value)):
+            self.go_back(f"the pictures of step {progress.step} are not finite")
+            return True
+        progress.due = game.validate is not None and found is None
         if found is None:
-            return
-        progress.due = False
+            return False
         if progress.score not in (None, game.score):
             self.say({"step": progress.step, "note": f"the best model is now chosen by {game.score}, from here on"})
             progress.best = None
@@ -236,13 +244,11 @@ class _Session:
         self.say(row)
         draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=game.references)
         self.clock.restart(progress.step)
+        return False
 
-    def go_back(self) -> None:
+    def go_back(self, trouble: str) -> None:
         """Return to the last saved state with half the learning rate, or give up."""
         progress, game = self.progress, self.game
-        trouble = (
-            f"the losses or gradients of the last {int(progress.streak)} steps up to {progress.step} were not finite"
-        )
         if progress.returns >= RETURNS:
             end = (
                 f"{trouble}, after {RETURNS} returns to an earlier state: the training diverges. The last saved state "

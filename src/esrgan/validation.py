@@ -1,6 +1,7 @@
 """How a run is validated: scores of the network so far on whole pictures, and crops for the eye."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Validation:
         self.newest: dict[str, Any] = {}
 
     def __call__(self, step: int, stopped: Callable[[], bool]) -> Scores | None:
-        """Scores of the network as it is; none where ``stopped`` came true between two pictures."""
+        """Scores of the network as it is, NaN if it diverged; none where ``stopped`` came true between two pictures."""
         if not any("bicubic" in row for row in self.run.rows()):
             self.run.log({"step": step, "bicubic": self._bicubic()})
         was_training = self.net.training
@@ -51,6 +52,9 @@ class Validation:
                 self.net.train(was_training)
                 return None
             scores, sr = self._scored(self._network, pair)
+            if not sr.isfinite().all():
+                self.net.train(was_training)
+                return Scores({}, math.nan)
             rows.append(scores)
             if len(samples) < SAMPLES:
                 samples.append(_sample(pair, sr))
