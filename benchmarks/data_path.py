@@ -17,7 +17,8 @@ from cyclopts import App
 
 from benchmarks.harness import save, show, take_turns
 from benchmarks.plain_loop import PerItem
-from esrgan.data import Patches, PhotoStore
+from esrgan.data import Patches
+from esrgan.photo_store import PhotoStore
 
 app = App(help=__doc__)
 

@@ -6,7 +6,7 @@ Data included: ours from the store of decoded pictures, theirs decoded in a work
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ from benchmarks.harness import Timing, pick_clock, save, show, take_turns
 from benchmarks.inference import NETWORKS
 from benchmarks.plain_loop import Plain, PlainGan, batches
 from esrgan.config import DiscriminatorConfig, PretrainConfig, RunConfig, TrainConfig
-from esrgan.data import Patches, to_unit
+from esrgan.data import Patches
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
 from esrgan.run_dir import settled
-from esrgan.stages import cast, photos
+from esrgan.stages import build_team, photo_store
 from esrgan.steps import train_steps
 from esrgan.vgg import VGGFeatures
 
@@ -99,15 +99,11 @@ def main(
 
 def _ours(config: RunConfig) -> Callable[[], object]:
     config = settled(config)
-    team = cast(config)
-    device = team.players["generator"].parameters[0].device
-    patches = Patches(photos(config, team.result.scale), patch=config.patch, seed=0)
-
-    def ahead() -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        for step, lr, hr in patches.ahead(1, MANY, config.batch):
-            yield step, to_unit(lr, device), to_unit(hr, device)
-
-    steps = train_steps(team.objective, team.players.values(), ahead())
+    team = build_team(config)
+    device = team.players["generator"].device
+    patches = Patches(photo_store(config, team.result.scale), patch=config.patch, seed=0)
+    batches = patches.batches(1, MANY, config.batch, device)
+    steps = train_steps(team.objective, team.players.values(), batches)
 
     def run() -> None:
         step = next(steps)

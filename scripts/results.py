@@ -15,7 +15,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import replacing, write_text
 from esrgan.interpolate import interpolate
 from esrgan.library import SHIPPED, Entry, entries
-from esrgan.metrics import LPIPS
+from esrgan.lpips import LPIPS
 from esrgan.model_file import load_model
 from esrgan.pairs import find_pairs
 from esrgan.upscaler import Upscaler

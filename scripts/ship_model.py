@@ -19,7 +19,7 @@ from esrgan.files import write_text
 from esrgan.generator import Generator
 from esrgan.images import find_images
 from esrgan.library import SHIPPED, SIZES
-from esrgan.metrics import LPIPS
+from esrgan.lpips import LPIPS
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.pairs import PairFiles, read_pair
 from esrgan.upscaler import Upscaler

@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, read_header, save_model
-from esrgan.convert import Dialect, convert, sha256, widened
+from esrgan.convert import Dialect, convert, widened
+from esrgan.model_file import sha256
 from esrgan.openmodeldb import write_openmodeldb
 
 TINY = {"channels": 8, "growth": 4, "blocks": 2}

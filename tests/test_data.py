@@ -4,9 +4,10 @@ import tiny
 import torch
 from PIL import Image
 
-from esrgan.data import Patches, PhotoStore, share_of_batch, to_unit, turned
+from esrgan.data import Patches, share_of_batch, to_unit, turned
 from esrgan.errors import EsrganError
 from esrgan.images import read_bytes8
+from esrgan.photo_store import PhotoStore
 from esrgan.resize import make_lr
 
 

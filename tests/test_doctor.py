@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from esrgan.cli import main
-from esrgan.data import PhotoStore
 from esrgan.doctor import examine, examine_store
 from esrgan.flaws import border
 from esrgan.images import read_rgb, write_rgb
 from esrgan.lr_kernels import looks_like
+from esrgan.photo_store import PhotoStore
 from esrgan.resize import make_lr, resize
 
 

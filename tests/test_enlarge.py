@@ -6,8 +6,8 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esrgan.enlarge import HOLD_MOST, Balance, hold_colours
-from esrgan.kinds import upscale
 from esrgan.resize import resize
+from esrgan.upscale_one import upscale
 from esrgan.upscaler import LEVEL, Upscaler
 
 

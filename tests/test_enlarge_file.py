@@ -13,10 +13,10 @@ from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
-from esrgan.kinds import upscale
 from esrgan.library import find_model
 from esrgan.picture_reader import open_picture
 from esrgan.resize import resize
+from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler
 
 

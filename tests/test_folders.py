@@ -8,8 +8,9 @@ from conftest import photo
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError
 from esrgan.folders import LONGEST_NAME, Job, Naming, plan, remove_leftovers
+from esrgan.model_file import fingerprint
 from esrgan.picture_formats import FORMATS
-from esrgan.record import RECORD, Record, fingerprint
+from esrgan.record import RECORD, Record
 
 
 def naming(out: Path, **options) -> Naming:

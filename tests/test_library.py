@@ -1,4 +1,5 @@
 import pytest
+import tiny
 
 from esrgan import library
 from esrgan.cli import main
@@ -90,3 +91,9 @@ def test_models_of_other_programs_in_the_users_folder_are_at_hand(shelf):
     assert library.find_model("b") == mine / "b.param"
     b = next(entry for entry in library.entries() if entry.name == "b")
     assert b.size() == sum(path.stat().st_size for path in mine.glob("b.*"))
+
+
+def test_only_a_word_gan_in_a_name_becomes_psnr(tmp_path):
+    for name in ("elegant_gan", "elegant_psnr"):
+        save_model(Generator(tiny.SHAPE), tmp_path / f"{name}.safetensors")
+    assert library.partner(tmp_path / "elegant_gan.safetensors") == tmp_path / "elegant_psnr.safetensors"

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from esrgan.errors import EsrganError
 from esrgan.images import read_rgb
-from esrgan.metrics import LPIPS, colour_shift, grid_energy, luma, overshoot, psnr_y, ssim_y, to_grey, unevenness
+from esrgan.lpips import LPIPS
+from esrgan.metrics import colour_shift, grid_energy, luma, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.resize import quantise, resize
 
 SHARED = Path(__file__).parents[2] / "shared"

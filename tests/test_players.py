@@ -18,7 +18,7 @@ def player(net=None, **options):
 
 def learn(p, number=1, *, finite=FINE, factor=1.0):
     (factor * p(torch.ones(1, 3, 8, 8)).square().mean()).backward()
-    norm = p.gather()
+    norm = p.average_gradient()
     p.step(number, finite)
     return norm
 
@@ -46,7 +46,7 @@ def test_frozen_lets_gradient_through_to_the_input_alone():
 def test_clipping_bounds_the_gradient_and_tells_its_norm():
     p = player(clip=1e-3)
     (1e3 * p(torch.ones(1, 3, 8, 8)).square().mean()).backward()
-    assert p.gather() > 1
+    assert p.average_gradient() > 1
     assert p.gradient.norm() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -73,7 +73,7 @@ def test_a_step_that_is_not_finite_changes_nothing(algorithm):
     average.update(1, FINE)
     before, state, mean = weights(p), copy.deepcopy(p.state_dict()), copy.deepcopy(average.net.state_dict())
     p(torch.full((1, 3, 8, 8), float("nan"))).sum().backward()
-    steps.append(p.gather())
+    steps.append(p.average_gradient())
     assert not steps[-1].isfinite()
     p.step(2, BAD)
     average.update(2, BAD)

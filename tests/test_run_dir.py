@@ -14,7 +14,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.run_dir import RunDir
 from esrgan.run_state import Progress, canonical
-from esrgan.stages import cast, pretrain
+from esrgan.stages import build_team, pretrain
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_the_log_is_cut_to_the_state_and_has_no_repeats(config):
         run.log({"step": 13, "losses": {"pixel": 1.0}, "learning_rate": 1.0, "steps_per_second": 1.0})
         with (run.path / "log.jsonl").open("a") as file:
             file.write('{"step": 14, "loss')
-        team = cast(config)
+        team = build_team(config)
         progress = run.restore(team.players, team.average)
         assert progress.step == 12
         assert [row["step"] for row in run.rows() if row["step"]] == [4, 8, 12]
@@ -171,7 +171,7 @@ def test_the_log_is_cut_to_the_state_and_has_no_repeats(config):
 
 
 def test_an_old_state_without_the_newer_fields_is_read(config):
-    team = cast(config)
+    team = build_team(config)
     with RunDir.opened(config) as run:
         progress = Progress(step=3, best=1.0, sums={"pixel": torch.tensor(2.0)}, count=2)
         for name in ("skipped", "streak", "returns", "due", "data"):
@@ -224,7 +224,7 @@ def test_a_disk_full_to_the_last_byte_stops_no_lock(config):
 
 
 def test_a_validation_that_is_still_due_leaves_no_line_behind(config):
-    team = cast(config)
+    team = build_team(config)
     with RunDir.opened(config) as run:
         run.log({"step": 6, "validation": {"psnr_y": 20.0}, "best": True})
         for due, kept in ((False, 1), (True, 0)):

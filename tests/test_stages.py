@@ -12,7 +12,7 @@ import torch
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model, read_header, save_model
-from esrgan.stages import _gan_rank, cast, enough_memory, pretrain, train
+from esrgan.stages import _gan_rank, build_team, enough_memory, pretrain, train
 
 FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}
 
@@ -88,7 +88,7 @@ def test_resuming_from_the_best_state_goes_back_there(tmp_path):
 
 def test_a_model_to_begin_from_gives_what_fits(tmp_path):
     model = pretrain(tiny.stage_1(tmp_path))
-    begun = cast(tiny.stage_1(tmp_path, init=model)).players["generator"].net
+    begun = build_team(tiny.stage_1(tmp_path, init=model)).players["generator"].net
     assert torch.equal(begun.conv_first.weight, load_model(model).conv_first.weight)
 
 

@@ -11,8 +11,8 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from esrgan import training
 from esrgan.config import OptimConfig, PretrainOptim, TrainOptim
+from esrgan.data import Patches
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model, save_model
@@ -20,9 +20,10 @@ from esrgan.objectives import psnr_objective
 from esrgan.pairs import each_pair
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
-from esrgan.stages import cast, photos, pretrain, train
+from esrgan.stages import build_team, photo_store, pretrain, train
 from esrgan.steps import train_steps
-from esrgan.training import Game, fit
+from esrgan.training import fit
+from esrgan.training_setup import Scores, Setup
 from esrgan.validation import Validation
 
 
@@ -69,8 +70,8 @@ class Poisoned:
     def __init__(self, patches, steps, times=10**6):
         self.patches, self.steps, self.times, self.store = patches, steps, times, patches.store
 
-    def ahead(self, first, last, size, rows=None):
-        for step, lr, hr in self.patches.ahead(first, last, size, rows):
+    def batches(self, first, last, count, device, rows=None):
+        for step, lr, hr in self.patches.batches(first, last, count, device, rows):
             bad = step in self.steps and self.times > 0
             self.times -= bad
             yield step, lr * float("nan") if bad else lr, hr
@@ -79,12 +80,12 @@ class Poisoned:
 def run_with(config, steps, times=10**6):
     """Train with poisoned patches; gives the log."""
     with RunDir.opened(config) as run:
-        team = cast(config)
-        patches = Poisoned(training.Patches(photos(config, 4), patch=32, seed=0), steps, times)
-        game = Game(players=team.players, average=team.average, objective=team.objective, patches=patches,
+        team = build_team(config)
+        patches = Poisoned(Patches(photo_store(config, 4), patch=32, seed=0), steps, times)
+        setup = Setup(players=team.players, average=team.average, objective=team.objective, patches=patches,
                     validate=None, save_models=lambda *_: None)  # fmt: skip
         try:
-            fit(config, run, game)
+            fit(config, run, setup)
         finally:
             rows = run.rows()
     return rows
@@ -109,11 +110,11 @@ def test_a_network_whose_pictures_are_not_finite_goes_back_too(tmp_path):
     config = tiny.stage_1(tmp_path, steps=6, validate_every=3, save_every=2)
     values = iter([math.nan, 1.0, 2.0])
     with RunDir.opened(config) as run:
-        team = cast(config)
-        game = Game(players=team.players, average=team.average, objective=team.objective,
-                    patches=training.Patches(photos(config, 4), patch=32, seed=0), save_models=lambda *_: None,
-                    validate=lambda *_: training.Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
-        fit(config, run, game)
+        team = build_team(config)
+        setup = Setup(players=team.players, average=team.average, objective=team.objective,
+                    patches=Patches(photo_store(config, 4), patch=32, seed=0), save_models=lambda *_: None,
+                    validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
+        fit(config, run, setup)
         notes = [row["note"] for row in run.rows() if "note" in row]
     assert notes == [
         "the pictures of step 3 are not finite; back to step 2 with the learning rate halved (return 1 of 3)"
@@ -124,7 +125,9 @@ def test_a_diverged_network_is_not_scored(tmp_path):
     config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 1),))
     net = Generator(tiny.SHAPE)
     with RunDir.opened(config) as run:
-        scored = Validation(run, net, each_pair(tmp_path / "val", 4), dtype=torch.float32, lpips=None, choose=len)
+        scored = Validation(
+            run.samples, net, each_pair(tmp_path / "val", 4), dtype=torch.float32, lpips=None, choose=len
+        )
         net.conv_last.bias.data.fill_(math.nan)
         assert math.isnan(scored(1, lambda: False).value)
 
@@ -184,12 +187,12 @@ def test_the_best_model_is_chosen_anew_when_another_score_chooses_it(tmp_path):
     def run(steps, score, value):
         config = tiny.stage_1(tmp_path, steps=steps, validate_every=steps)
         with RunDir.opened(config) as run:
-            team = cast(config)
-            game = Game(players=team.players, average=team.average, objective=team.objective, score=score,
-                        patches=training.Patches(photos(config, 4), patch=32, seed=0),
-                        validate=lambda *_: training.Scores({score: abs(value)}, value),
+            team = build_team(config)
+            setup = Setup(players=team.players, average=team.average, objective=team.objective, score=score,
+                        patches=Patches(photo_store(config, 4), patch=32, seed=0),
+                        validate=lambda *_: Scores({score: abs(value)}, value),
                         save_models=lambda step, best: kept.append(step) if best else None)  # fmt: skip
-            fit(config, run, game)
+            fit(config, run, setup)
 
     run(2, "psnr_y", 28.0)
     run(4, "psnr_y", 27.0)
@@ -228,7 +231,7 @@ def test_muon_and_clipping_train_in_both_stages(tmp_path):
     one = tiny.stage_1(tmp_path, steps=2, optim=PretrainOptim(algorithm="muon", clip=1.0))
     two = tiny.stage_2(tmp_path, steps=2, optim=TrainOptim(algorithm="muon", clip=1.0))
     for config, run in ((one, pretrain), (two, train)):
-        begun = cast(config).players["generator"].net.state_dict()
+        begun = build_team(config).players["generator"].net.state_dict()
         ended = load_model(run(config)).state_dict()
         moved = {name for name, weight in begun.items() if not torch.equal(weight, ended[name])}
         assert {"body.0.rdb1.conv1.weight", "conv_first.weight"} <= moved

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from esrgan.errors import EsrganError
     from esrgan.generator import Generator
     from esrgan.interpolate import blend
-    from esrgan.kinds import upscale
     from esrgan.library import find_model
     from esrgan.losses import relativistic
-    from esrgan.metrics import LPIPS, psnr_y, ssim_y
+    from esrgan.lpips import LPIPS
+    from esrgan.metrics import psnr_y, ssim_y
     from esrgan.model_file import load_model, read_header, save_model
     from esrgan.stages import pretrain, train
+    from esrgan.upscale_one import upscale
     from esrgan.upscaler import Upscaler
     from esrgan.vgg import VGGFeatures
 
@@ -31,12 +32,13 @@ _MODULES = {
     "errors": ("EsrganError",),
     "generator": ("Generator",),
     "interpolate": ("blend",),
-    "kinds": ("upscale",),
     "library": ("find_model",),
     "losses": ("relativistic",),
-    "metrics": ("LPIPS", "psnr_y", "ssim_y"),
+    "lpips": ("LPIPS",),
+    "metrics": ("psnr_y", "ssim_y"),
     "model_file": ("load_model", "read_header", "save_model"),
     "stages": ("pretrain", "train"),
+    "upscale_one": ("upscale",),
     "upscaler": ("Upscaler",),
     "vgg": ("VGGFeatures",),
 }

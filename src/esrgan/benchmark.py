@@ -13,7 +13,8 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
-from esrgan.metrics import LPIPS, PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
+from esrgan.lpips import LPIPS
+from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.pairs import Pair, PairFiles, find_pairs, read_pair
 from esrgan.resize import quantise, resize
 

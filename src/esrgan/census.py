@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from esrgan.cuts import Details, details
-from esrgan.data import Bytes
 from esrgan.flaws import blocks, border, brightness, is_blocky, is_soft
+from esrgan.photo_store import Bytes
 
 FLAT = 2.0  # standard deviation, of 255, below which a patch holds nothing to learn from
 SIDE = 16  # of thumbnails

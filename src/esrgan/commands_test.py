@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from esrgan.benchmark import Dataset, Model
-    from esrgan.metrics import LPIPS
+    from esrgan.lpips import LPIPS
     from esrgan.pairs import PairFiles
 
 COLUMNS = {
@@ -104,7 +104,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
 def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":
     """The network, or none and the reason; weights that were named must be there."""
     from esrgan.errors import EsrganError  # noqa: PLC0415
-    from esrgan.metrics import LPIPS  # noqa: PLC0415
+    from esrgan.lpips import LPIPS  # noqa: PLC0415
 
     try:
         return LPIPS(path).to(device), []

@@ -10,7 +10,7 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 from cyclopts.validators import Number
 
-from esrgan.config import PretrainConfig, RunConfig, TrainConfig
+from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.errors import EsrganError
 
 
@@ -89,7 +89,7 @@ def _say(result: Path) -> None:
         print(result)
 
 
-def _say_dry_run(config: RunConfig) -> None:
+def _say_dry_run(config: Config) -> None:
     from esrgan.preflight import dry_run  # noqa: PLC0415 - torch
 
     for line in dry_run(config):

@@ -111,7 +111,6 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     form = find_format(format_) if format_ else None
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
-    _check_tile(tile, overlap)
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     upscaler, key = _load(model, alpha, psnr_model, scale,
                           {"device": device, "precision": precision, "tile": tile, "overlap": overlap,
@@ -144,18 +143,6 @@ def _refuse_shared_comparisons(todo: "Plan") -> None:
     refuse_shared(job.target for job in todo.jobs)
 
 
-def _check_tile(tile: int | None, overlap: int | None) -> None:
-    from esrgan.errors import EsrganError, UsageError  # noqa: PLC0415
-    from esrgan.tiling import spans  # noqa: PLC0415 - torch
-    from esrgan.upscaler import OVERLAP  # noqa: PLC0415
-
-    try:
-        if tile:
-            spans(1, tile, OVERLAP if overlap is None else overlap)
-    except EsrganError as error:
-        raise UsageError(str(error)) from error
-
-
 def _load(
     model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, options: dict[str, Any]
 ) -> "tuple[Upscaler, str]":
@@ -163,8 +150,7 @@ def _load(
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
     from esrgan.interpolate import interpolate  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
-    from esrgan.model_file import load_model  # noqa: PLC0415
-    from esrgan.record import fingerprint  # noqa: PLC0415
+    from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     device = str(torch_device(options["device"]))

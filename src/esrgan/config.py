@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from esrgan.errors import EsrganError
 
@@ -21,11 +21,16 @@ SMALLEST_GAN_PATCH = 32
 
 Variant = Literal["classic", "subpixel"]
 Start = Literal["identity", "paper"]
+Stage = Literal["psnr", "gan"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """The shape of a generator; with the weights, all that is needed to rebuild it."""
+    """The shape of a generator; with the weights, all that is needed to rebuild it.
+
+    Raises:
+        EsrganError: A shape that there is not.
+    """
 
     variant: Variant = "classic"
     """classic: the paper's, nearest enlargement and 3x3 convolutions. subpixel: 9x9 ends, PixelShuffle, tanh."""
@@ -205,8 +210,13 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(RunConfig):
-    """Stage 1: a PSNR-oriented generator, trained with L1."""
+    """Stage 1: a PSNR-oriented generator, trained with L1.
 
+    Raises:
+        EsrganError: A value that cannot be, or values that do not go together.
+    """
+
+    stage: ClassVar[Stage] = "psnr"
     generator: GeneratorConfig = GeneratorConfig()
     """The network."""
     start: Start = "identity"
@@ -224,8 +234,13 @@ class PretrainConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Stage 2: GAN training from a stage-1 model. The network's shape comes from that file."""
+    """Stage 2: GAN training from a stage-1 model. The network's shape comes from that file.
 
+    Raises:
+        EsrganError: As ``PretrainConfig``.
+    """
+
+    stage: ClassVar[Stage] = "gan"
     init: Path
     """Model of stage 1: a file, or a name that `esrgan models` lists."""
     steps: int = 400_000
@@ -244,6 +259,9 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.patch >= SMALLEST_GAN_PATCH, "patch", self.patch, f"at least {SMALLEST_GAN_PATCH} in stage 2")
+
+
+Config = PretrainConfig | TrainConfig
 
 
 def _whole_patches(patch: int, scale: int) -> None:

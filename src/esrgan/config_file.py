@@ -6,14 +6,16 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from esrgan.config import RunConfig
+from esrgan.config import Config, PretrainConfig, Stage, TrainConfig
 
-FREE = frozenset({"steps", "run_dir", "cache", "log_every", "validate_every", "save_every", "device", "lpips", "vgg",
-                  "resume", "tensorboard"})  # fmt: skip
+MACHINE = frozenset({"run_dir", "cache", "device", "lpips", "vgg", "resume", "tensorboard"})
+"""Options that say where a run happens, not what it does."""
+FREE = MACHINE | {"steps", "log_every", "validate_every", "save_every"}
 """Options in which a resumed run may differ."""
+GAN_ONLY = {field.name for field in fields(TrainConfig)} - {field.name for field in fields(PretrainConfig)}
 
 
-def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
+def differences(saved: dict[str, Any], config: Config) -> list[str]:
     """One line for every option in which ``config`` is another run than ``saved``; what may change is left out.
 
     Pictures and models count as the same under the same name, wherever they lie: a run may move to another machine.
@@ -29,6 +31,11 @@ def differences(saved: dict[str, Any], config: RunConfig) -> list[str]:
     ]
 
 
+def saved_stage(saved: dict[str, Any]) -> Stage:
+    """Which stage's options these are."""
+    return "gan" if any(name.split(".")[0] in GAN_ONLY for name in saved) else "psnr"
+
+
 def _place_free(value: Any) -> Any:
     """Paths by their last part."""
     if isinstance(value, str):
@@ -36,7 +43,7 @@ def _place_free(value: Any) -> Any:
     return [_place_free(item) for item in value] if isinstance(value, list) else value
 
 
-def plain(config: RunConfig) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
     """The config as plain values under dotted names, paths absolute; options that are none are left out."""
     flat: dict[str, Any] = {}
     for name, value in asdict(config).items():
@@ -45,7 +52,7 @@ def plain(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def to_toml(config: RunConfig) -> str:
+def to_toml(config: Config) -> str:
     """The config as a TOML file that ``--config`` reads."""
     values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
     lines = [f"{name} = {toml_value(value)}" for name, value in values.items() if "." not in name]
@@ -78,7 +85,7 @@ def toml_value(value: Any) -> str:
 
 
 def flattened(table: dict[str, Any]) -> dict[str, Any]:
-    """A parsed config.toml under the dotted names of ``config.plain``."""
+    """A parsed config.toml under the dotted names of ``plain``."""
     flat: dict[str, Any] = {}
     for name, value in table.items():
         flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}

@@ -1,6 +1,5 @@
 """Model files for other programs: the same weights under BasicSR's or the old architecture's names."""
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
-from esrgan.model_file import fill, load_model, read_model, save_model
+from esrgan.model_file import ModelFile, build, load_model, read_model, save_model, sha256
 from esrgan.parity import Parity, compare, require
 
 Dialect = Literal["esrgan", "basicsr", "old"]
@@ -58,7 +57,8 @@ def convert(
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
     if dialect == "esrgan" and out.suffix != ".safetensors":
         raise UsageError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
-    generator, provenance, note = load_scaled(source, scale), provenance_of(source), ""
+    model, note = read_model(source), ""
+    generator, provenance = build_scaled(model, source, scale), provenance_of(model, source)
     with replacing(out) as temporary:
         if dialect == "esrgan":
             save_model(generator, temporary, provenance=provenance, half=half)
@@ -72,35 +72,25 @@ def convert(
     return Converted(dialect, generator.scale, parity, provenance, note)
 
 
-def load_scaled(source: Path, scale: int | None) -> Generator:
-    """Like ``load_model``, but of a file that may be x2 or x3 the network is ``scale``.
+def build_scaled(model: ModelFile, source: Path, scale: int | None) -> Generator:
+    """The network of what was read from ``source``; of what may be x2 or x3, that of ``scale``.
 
     Raises:
         EsrganError: As ``load_model``; or the file is of another scale.
     """
-    model = read_model(source)
     found = model.header.config.scale
-    if scale in (None, found):
-        return load_model(source)
-    if not (model.may_be_x3 and scale == 3):
-        raise EsrganError(f"{source} holds an x{found} network, not x{scale}; leave --scale out")
-    generator = Generator(replace(model.header.config, scale=3), start="paper")
-    fill(generator, model.weights, source)
-    return generator.eval()
+    if scale not in (None, found):
+        if not (model.may_be_x3 and scale == 3):
+            raise EsrganError(f"{source} holds an x{found} network, not x{scale}; leave --scale out")
+        model = model._replace(header=replace(model.header, config=replace(model.header.config, scale=3)))
+    return build(model, source)
 
 
-def provenance_of(source: Path) -> dict[str, Any]:
-    """What ``source`` says of itself; where it says nothing, which file it was."""
-    model = read_model(source)
+def provenance_of(model: ModelFile, source: Path) -> dict[str, Any]:
+    """What ``source``, read as ``model``, says of itself; where it says nothing, which file it was."""
     if model.header.provenance or model.dialect == "esrgan":
         return model.header.provenance
     return {"converted_from": {"file": source.name, "dialect": model.dialect, "sha256": sha256(source)}}
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def widened(generator: Generator, growth: int = READ_GROWTH) -> Generator:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from esrgan.config import GeneratorConfig
 from esrgan.generator import Generator
-from esrgan.model_file import load_model, read_model
+from esrgan.model_file import build, read_model
 from esrgan.upscaler import Upscaler
 
 SAMPLE = 64
@@ -25,7 +25,8 @@ def describe(path: Path, *, speed: bool = True, full: bool = False) -> dict[str,
         speed: Measure the time per megapixel, too; some seconds.
         full: Tell all of the model that this one was begun from, not a line.
     """
-    model, generator = read_model(path), load_model(path)
+    model = read_model(path)
+    generator = build(model, path)
     config, about = model.header.config, dict(model.header.provenance)
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     facts = {

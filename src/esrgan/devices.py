@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import EsrganError, UsageError, first_line
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 log = logging.getLogger("esrgan")
@@ -35,8 +35,9 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         torch.ones(1, device=device) + 1  # a kernel must run: wheels leave old GPUs out
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise EsrganError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
+        raise EsrganError(
+            f"device {name!r} cannot be used here ({first_line(error)}); try --device auto or cpu"
+        ) from error
     return device
 
 
@@ -46,7 +47,7 @@ def _computes(device: str) -> bool:
     try:
         torch.ones(1, device=device) + 1
     except RuntimeError as error:
-        log.warning("the GPU is not used, as this PyTorch cannot compute on it: %s", str(error).splitlines()[0])
+        log.warning("the GPU is not used, as this PyTorch cannot compute on it: %s", first_line(error))
         return False
     return True
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ def joined() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise EsrganError(f"the processes of this run cannot meet: {_line(error)}; check torchrun's options") from error
+        raise EsrganError(
+            f"the processes of this run cannot meet: {first_line(error)}; check torchrun's options"
+        ) from error
     try:
         yield
     finally:
@@ -135,10 +137,6 @@ def _explained() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise EsrganError(
-            f"another process of this run ended or cannot be reached ({_line(error)}); "
+            f"another process of this run ended or cannot be reached ({first_line(error)}); "
             "the same torchrun command goes on from the last saved state"
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from esrgan.census import Census, twins
 from esrgan.cuts import find_cuts
-from esrgan.data import Bytes, PhotoStore
 from esrgan.errors import EsrganError
 from esrgan.flaws import brightness
 from esrgan.images import find_images, read_bytes8
 from esrgan.lr_kernels import Way, looks_like
-from esrgan.pairs import PairFiles, find_pairs, read_pair
+from esrgan.pairs import NoPartnerError, PairFiles, find_pairs, read_pair
+from esrgan.photo_store import Bytes, PhotoStore
 
 FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
@@ -217,5 +217,7 @@ def _apart(twin: tuple[int, int], seen: Census) -> bool:
 def _is_paired(folder: Path, scale: int) -> bool:
     try:
         return any(files.lr for files in find_pairs(folder, scale))
-    except EsrganError as error:
-        return "LR picture" in str(error)
+    except NoPartnerError:
+        return True
+    except EsrganError:
+        return False

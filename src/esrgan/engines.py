@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, pick_device, pick_precision
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.generator import Generator
 from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
@@ -75,7 +75,7 @@ def _explained(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
     try:
         return run(lr)
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise EsrganError(f"torch cannot compile the network here ({reason}); leave --compile out") from error
 
 

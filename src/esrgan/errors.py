@@ -13,3 +13,8 @@ class UsageError(EsrganError):
 
     The command line prints it as one line and exits with 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

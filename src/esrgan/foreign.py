@@ -56,11 +56,7 @@ ANCHOR = re.compile(
 
 
 class OtherArchitectureError(EsrganError):
-    """The weights are of no RRDB network; ``name`` says of which, where it can be told."""
-
-    def __init__(self, message: str, name: str) -> None:
-        super().__init__(message)
-        self.name = name
+    """The weights are of no RRDB network."""
 
 
 class Found(NamedTuple):
@@ -86,8 +82,7 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
         name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
         raise OtherArchitectureError(
             f"{path} holds a network of another architecture ({name}), not ESRGAN; only `esrgan upscale`, "
-            "without --alpha, and `esrgan test` take such, through spandrel",
-            name,
+            "without --alpha, and `esrgan test` take such, through spandrel"
         )
     weights = in_rgb(weights)
     return Found(_infer(weights, path), weights, dialect)

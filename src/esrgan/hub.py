@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from esrgan.errors import EsrganError
-from esrgan.library import SUFFIXES
-from esrgan.model_file import Header, read_model
+from esrgan.errors import EsrganError, first_line
+from esrgan.model_file import SUFFIXES, Header, read_model
 
 PREFIX = "hf:"
 NAME = "model.safetensors"
@@ -149,5 +148,5 @@ def _explained(hub: Any, repo_id: str) -> Iterator[None]:
             f"there is no model {repo_id} on the Hub, or it is not yours to use: `hf auth login`"
         ) from error
     except (hub.errors.HTTPError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EsrganError(f"the Hub cannot be used for {repo_id} ({reason})") from error

@@ -1,15 +1,15 @@
 """Models by name: those shipped with the package and those in the user's model folder."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan.errors import EsrganError
-from esrgan.model_file import Header, read_header
+from esrgan.model_file import SUFFIXES, Header, read_header
 
 SHIPPED = Path(__file__).parent / "models"
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")  # of ncnn pairs, the .param
 SIZES = ("full", "medium", "lite")  # best first; also slowest first
 
 
@@ -78,7 +78,7 @@ def partner(path: Path) -> Path:
     Raises:
         EsrganError: There is none by that rule.
     """
-    other = path.with_name(path.name.replace("gan", "psnr"))
+    other = path.with_name(re.sub(r"(?<![a-z])gan(?![a-z])", "psnr", path.name))
     if other == path:
         raise EsrganError(f"{path.name} is not named as a GAN model; give one with --model, or --psnr-model FILE too")
     if not other.is_file():
@@ -93,8 +93,8 @@ def _default(scale: float, device: str) -> Path:
     scales = {config.scale for config in shipped.values()}
     wanted = min((s for s in scales if s >= scale), default=max(scales))
     fitting = [entry for entry, config in shipped.items() if config.scale == wanted]
-    ranked = sorted(fitting, key=lambda entry: [entry.name.startswith(size) for size in SIZES])  # lite ... full
-    return ranked[-1 if str(device).startswith(("cuda", "mps")) else 0].path
+    choose = max if str(device).startswith(("cuda", "mps")) else min
+    return choose(fitting, key=lambda entry: [entry.name.startswith(size) for size in SIZES]).path  # lite ... full
 
 
 def _in(folder: Path, *, shipped: bool) -> Iterator[Entry]:

@@ -6,17 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMOOTH = 1e-3  # where Charbonnier turns from square to straight; a quarter of an 8-bit level
+SMOOTH = 1e-3  # of 1: added to the amount of detail that profiles are relative to
+WINDOW, WINDOW_STEP = 32, 12  # of the spectra
+COARSE = 3  # frequencies below this many periods in a window are left to the other terms
+ROUNDING = (1 / 255) ** 2 / 12  # variance of rounding to 8 bits
 
 
 def pixel(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute difference (L1), the paper's choice for PSNR; (N, 3, H, W) both."""
     return F.l1_loss(sr, hr)
-
-
-def charbonnier(sr: Tensor, hr: Tensor) -> Tensor:
-    """L1 that is smooth at zero: the mean of sqrt(d^2 + 0.001^2); (N, 3, H, W) both."""
-    return ((sr - hr).square() + SMOOTH**2).sqrt().mean()
 
 
 def relativistic(winner: Tensor, loser: Tensor) -> Tensor:
@@ -34,28 +32,16 @@ def relativistic(winner: Tensor, loser: Tensor) -> Tensor:
     return (above.mean() + below.mean()) / 2
 
 
-def perceptual(
-    fake: Mapping[str, Tensor],
-    real: Mapping[str, Tensor],
-    weights: Mapping[str, float],
-    *,
-    normalise: bool = False,
-) -> Tensor:
+def perceptual(fake: Mapping[str, Tensor], real: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """Weighted sum over layers of the L1 distance between features.
 
     Args:
         fake: Layer name -> features of the super-resolved pictures, as ``VGGFeatures`` gives them.
         real: The same of the real pictures; no gradient flows into them.
         weights: Layer name -> weight; ``{"conv5_4": 1.0}`` is the paper's.
-        normalise: Divide each layer's distance by the mean magnitude of its real features, so that layers whose
-            features are a hundred times larger do not drown the others.
     """
-    terms = []
-    for layer, weight in weights.items():
-        a, b = fake[layer].float(), real[layer].detach().float()
-        distance = F.l1_loss(a, b)
-        terms.append(weight * (distance / b.abs().mean() if normalise else distance))
-    return torch.stack(terms).sum()
+    distances = [w * F.l1_loss(fake[layer].float(), real[layer].detach().float()) for layer, w in weights.items()]
+    return torch.stack(distances).sum()
 
 
 def colour(sr: Tensor, hr: Tensor, *, cell: int) -> Tensor:
@@ -64,6 +50,11 @@ def colour(sr: Tensor, hr: Tensor, *, cell: int) -> Tensor:
     A GAN may drift in colour by a few levels, as the sign of each pixel's error is a matter of detail, not of colour;
     and it invents detail in the differences red - green and blue - green, where real pictures have little and the eye
     sees none but the grid that it leaves.
+
+    Args:
+        sr: Super-resolved pictures, (N, 3, H, W).
+        hr: The real ones.
+        cell: Side of the cells, in pixels.
     """
     cells = F.l1_loss(F.avg_pool2d(sr, cell), F.avg_pool2d(hr, cell))
     return cells + F.l1_loss(sr[:, ::2] - sr[:, 1:2], hr[:, ::2] - hr[:, 1:2])
@@ -100,11 +91,6 @@ def _folded(x: Tensor, period: int) -> Tensor:
     height, width = (side // period for side in x.shape[-2:])
     x = x[..., : height * period, : width * period]
     return x.reshape(len(x), x.shape[1], height, period, width, period).mean(dim=(1, 2, 4))
-
-
-WINDOW, WINDOW_STEP = 32, 12  # of the spectra
-COARSE = 3  # frequencies below this many periods in a window are left to the other terms
-ROUNDING = (1 / 255) ** 2 / 12  # variance of rounding to 8 bits
 
 
 def spectrum(sr: Tensor, hr: Tensor) -> Tensor:

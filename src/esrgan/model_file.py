@@ -3,6 +3,7 @@
 What others wrote is read too, by its content: see ``foreign`` (names), ``weight_file`` (containers), ``ncnn_files``.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,9 @@ from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
 from esrgan.ncnn_files import is_param, precision, read_ncnn
 from esrgan.weight_file import read_weights
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")
+"""Of model files; of ncnn's pairs, the .param."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +114,19 @@ def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Gener
     Raises:
         EsrganError: No such file, not a model file, of another architecture, or weights that do not fit together.
     """
-    model = read_model(Path(path))
+    return build(read_model(Path(path)), Path(path)).to(device)
+
+
+def build(model: ModelFile, path: Path) -> Generator:
+    """The network of what was read from ``path``, ready to run.
+
+    Raises:
+        EsrganError: Weights that do not fit together, or are not finite.
+    """
     with torch.device("meta"):
         generator = Generator(model.header.config, start="paper")
-    fill(generator, model.weights, Path(path))
-    return generator.to(device).eval()
+    fill(generator, model.weights, path)
+    return generator.eval()
 
 
 def read_model(path: Path) -> ModelFile:
@@ -160,3 +172,19 @@ def _header(metadata: dict[str, str], path: Path) -> Header:
         raise EsrganError(
             f"{path} has no esrgan config in its header: it was not written by esrgan ({error})"
         ) from error
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(model: Path) -> str:
+    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    weights = model.with_suffix(".bin")
+    if model.suffix == ".param" and weights.is_file():
+        digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]

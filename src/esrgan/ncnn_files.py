@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
 from esrgan.foreign import Found, OtherArchitectureError, config_of, in_rgb, require_rgb
 
 MAGIC = "7767517"
@@ -56,13 +56,13 @@ def read_ncnn(path: Path) -> Found:
     try:
         layers = _parse(path)
     except (ValueError, IndexError) as error:
-        raise EsrganError(f"{path} is a damaged ncnn .param file ({_line(error)}); download it again") from error
+        raise EsrganError(f"{path} is a damaged ncnn .param file ({first_line(error)}); download it again") from error
     try:
         config = _describe(layers, path)
         weights = _read_bin(layers, layer_names(config), binary.read_bytes())
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError, RuntimeError) as error:
         raise EsrganError(
-            f"{binary} does not belong to {path.name}, or one of them is damaged ({_line(error)}); download both again"
+            f"{binary} does not belong to {path.name}, or one is damaged ({first_line(error)}); download both again"
         ) from error
     if config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers):
         weights["conv_first.weight"] = unfold(weights["conv_first.weight"], config.unshuffle)
@@ -128,8 +128,7 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
         name = "Compact (SRVGGNet)" if kinds["PReLU"] and not kinds["Concat"] else "unknown"
         raise OtherArchitectureError(
             f"{path} is a network of another architecture ({name}), not ESRGAN; give its .pth or .safetensors, which "
-            "`esrgan upscale`, without --alpha, and `esrgan test` take, through spandrel",
-            name,
+            "`esrgan upscale`, without --alpha, and `esrgan test` take, through spandrel"
         )
     subpixel = kinds["TanH"] > 0
     ups = [layer for layer in layers if layer.kind == ("PixelShuffle" if subpixel else "Interp")]
@@ -138,7 +137,7 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
     right = _constants_are_right(layers, blocks, len(ups), subpixel=subpixel) and _layers_are_plain(layers, main[:1])
     if rest or blocks < 1 or not right:
         raise OtherArchitectureError(
-            f"{path} is another network than ESRGAN, though of like layers; it runs in ncnn only", "unknown"
+            f"{path} is another network than ESRGAN, though of like layers; it runs in ncnn only"
         )
     reorg = [layer for layer in layers if layer.kind == "Reorg"]
     unshuffle = int(reorg[0].option(0) if reorg else main[0].option(3, 1))
@@ -191,10 +190,6 @@ def _convolves_plainly(layer: Layer, *, free: bool) -> bool:
     same = stride == 1 and layer.option(4) == size // 2
     folded = free and stride > 1 and size == 3 * stride and layer.option(4) == stride
     return square and (same or folded) and layer.option(2, 1) == 1 and not layer.option(8)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _read_bin(layers: list[Layer], names: list[str], data: bytes) -> dict[str, Tensor]:

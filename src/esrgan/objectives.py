@@ -3,8 +3,8 @@
 An objective takes (lr, hr) and yields turns: a player and the terms of its loss. The loop runs backward between turns.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
         real = everyone(discriminator(hr))
         with discriminator.frozen():
             gan = relativistic(winner=everyone(discriminator(sr)), loser=real.detach())
-        with torch.autocast(discriminator.device_type, discriminator.dtype, discriminator.dtype != torch.float32):
+        with torch.autocast(discriminator.device.type, discriminator.dtype, discriminator.dtype != torch.float32):
             with torch.no_grad():
                 wanted = features(hr)
             content = perceptual(features(sr), wanted, _layer_weights(wanted, weights))
@@ -67,8 +67,12 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
     return turns
 
 
-def _layer_weights(wanted: dict[str, Tensor], weights: LossWeights) -> dict[str, Any]:
-    """What each layer's distance is multiplied by."""
+def _layer_weights(wanted: dict[str, Tensor], weights: LossWeights) -> Mapping[str, float | Tensor]:
+    """What each layer's distance is multiplied by.
+
+    With ``normalise`` it is divided by the mean magnitude of the real features, in all processes, so that layers whose
+    features are a hundred times larger do not drown the others.
+    """
     if not weights.normalise:
-        return dict(weights.layers)
+        return weights.layers
     return {layer: w / average_(wanted[layer].float().abs().mean()) for layer, w in weights.layers.items()}

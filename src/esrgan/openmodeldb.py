@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from esrgan.convert import sha256
 from esrgan.files import write_text
-from esrgan.model_file import read_model
+from esrgan.model_file import read_model, sha256
 
 
 def write_openmodeldb(model: Path, out: Path, *, about: dict[str, Any]) -> None:

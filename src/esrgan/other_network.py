@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
 from esrgan.foreign import OtherArchitectureError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model
@@ -52,7 +52,7 @@ def load_network(path: Path, *, device: torch.device | str = "cpu") -> Generator
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(tensors)
     except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EsrganError(f"{path}: spandrel cannot read this network either ({reason[:200]})") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:
         raise EsrganError(f"{path}: {descriptor.architecture.name} does not enlarge RGB pictures")

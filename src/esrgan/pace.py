@@ -63,6 +63,21 @@ class Pace:
         )
 
 
+class Clock:
+    """Steps per second since the last question, without the time that validation takes."""
+
+    def __init__(self, number: int) -> None:
+        self.restart(number)
+
+    def restart(self, number: int) -> None:
+        self.number, self.start = number, time.perf_counter()
+
+    def speed(self, number: int) -> float:
+        speed = (number - self.number) / max(1e-9, time.perf_counter() - self.start)
+        self.restart(number)
+        return speed
+
+
 def duration(seconds: float) -> str:
     """A time to come, in the unit that suits it."""
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):

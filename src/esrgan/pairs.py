@@ -15,6 +15,10 @@ SMALLEST = 32  # pixels of HR height and width, below which LPIPS and the grid h
 HR_FOLDERS = ("hr", "gt", "gtmod12", "original")
 
 
+class NoPartnerError(EsrganError):
+    """An HR picture without its LR picture."""
+
+
 class Pair(NamedTuple):
     """A benchmark picture: LR (3, h, w) and HR (3, scale * h, scale * w) in [0, 1]; ``grey``: HR is a grey file."""
 
@@ -41,7 +45,8 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
         scale: N, the enlargement.
 
     Raises:
-        EsrganError: No pictures, or one without its LR picture.
+        NoPartnerError: An HR picture without its LR picture.
+        EsrganError: No pictures.
     """
     roots = [root for root in (_inside(folder, f"x{scale}"), folder) if root]
     for root in roots:
@@ -127,4 +132,4 @@ def _partner(hr: Path, lr: dict[str, Path], scale: int) -> Path:
     for name in (stem, *(bare + tail for tail in ("", f"x{scale}", f"_x{scale}", f"-x{scale}", "_lr", "-lr"))):
         if name in lr:
             return lr[name]
-    raise EsrganError(f"{hr} has no LR picture of the same name (x{scale} at its end allowed)")
+    raise NoPartnerError(f"{hr} has no LR picture of the same name (x{scale} at its end allowed)")

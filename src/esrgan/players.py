@@ -38,6 +38,7 @@ class Player:
         dtype: Arithmetic of forward and backward; the weights stay fp32.
 
     Attributes:
+        device: Where the network is.
         slowdown: Factor on the schedule's learning rate.
     """
 
@@ -45,14 +46,14 @@ class Player:
         self.net = net.train().to(memory_format=torch.channels_last)
         self.config, self.steps, self.dtype, self.slowdown = config, steps, dtype, 1.0
         self.parameters = list(net.parameters())
-        self.device_type = self.parameters[0].device.type
+        self.device = self.parameters[0].device
         self.optimizers = _optimizers(net, config)
         self.gradient, self._views = _flat_gradient(self.parameters)
         self._clear()
         self._buffers = [buffer.clone() for buffer in net.buffers()]
 
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.device_type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             out = self.net(x.contiguous(memory_format=torch.channels_last))
         return cast(Tensor, out).float()
 
@@ -60,7 +61,7 @@ class Player:
         """The learning rate of step ``number``."""
         return self.slowdown * rate(self.config, number, self.steps)
 
-    def gather(self) -> Tensor:
+    def average_gradient(self) -> Tensor:
         """Average the gradient over all processes and clip it; gives its norm before clipping."""
         norm: Tensor = torch.linalg.vector_norm(average_(self.gradient))
         if self.config.clip:
@@ -76,7 +77,7 @@ class Player:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(number)
-            if _fuses(self.device_type):
+            if _fuses(self.device.type):
                 optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
                 optimizer.step()
             elif finite:  # there Adam is not fused and knows no found_inf
@@ -110,7 +111,7 @@ class Player:
         """Become the player that gave ``state``."""
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            groups = [group | ({"fused": _fuses(self.device_type)} if "fused" in group else {}) for group in
+            groups = [group | ({"fused": _fuses(self.device.type)} if "fused" in group else {}) for group in
                       saved["param_groups"]]  # fmt: skip
             optimizer.load_state_dict(saved | {"param_groups": groups})
         self._clear()

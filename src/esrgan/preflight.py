@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from esrgan.config import RunConfig, TrainConfig
-from esrgan.data import PhotoStore, to_unit
+from esrgan.config import Config
+from esrgan.device_patches import patches_for
 from esrgan.errors import EsrganError
-from esrgan.gather import patches_for
 from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
+from esrgan.photo_store import PhotoStore
 from esrgan.run_dir import settled
-from esrgan.stages import cast, enough_memory, found, photos
+from esrgan.stages import build_team, enough_memory, photo_store, with_init_path
 from esrgan.steps import train_steps
 
 STEPS = 20
@@ -21,7 +21,7 @@ LARGEST = 1024  # batch
 GROWTH = 256 << 20  # bytes more than at the first batch, from which that of other batches can be told
 
 
-def dry_run(config: RunConfig) -> Iterator[str]:
+def dry_run(config: Config) -> Iterator[str]:
     """Take 20 steps of the run and say what they cost; nothing is written but the cache of decoded pictures.
 
     Raises:
@@ -30,27 +30,26 @@ def dry_run(config: RunConfig) -> Iterator[str]:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise EsrganError("--dry-run measures one process; run it without torchrun")
     with enough_memory():
-        yield from _dry_run(settled(found(config)))
+        yield from _dry_run(settled(with_init_path(config)))
 
 
-def _dry_run(config: RunConfig) -> Iterator[str]:
-    team = cast(config)
-    device = team.players["generator"].parameters[0].device
-    store = photos(config, team.result.scale)
+def _dry_run(config: Config) -> Iterator[str]:
+    team = build_team(config)
+    device = team.players["generator"].device
+    store = photo_store(config, team.result.scale)
     pace = _time(config, store)
-    stage = 2 if isinstance(config, TrainConfig) else 1
+    stage = {"psnr": 1, "gan": 2}[config.stage]
     yield f"{len(store)} pictures, {device.type}, {config.precision}, batch {config.batch} x {config.accumulate}"
     yield f"stage {stage}: {pace.sentence(device, config.steps)}"
     yield _largest_batch(config, store, device)
 
 
-def _time(config: RunConfig, store: PhotoStore, steps: int = STEPS) -> Pace:
+def _time(config: Config, store: PhotoStore, steps: int = STEPS) -> Pace:
     """Take steps of a run that is not kept."""
-    team = cast(config)
-    device = team.players["generator"].parameters[0].device
+    team = build_team(config)
+    device = team.players["generator"].device
     patches = patches_for(store, patch=config.patch, seed=config.seed, device=device)
-    raw = patches.ahead(1, steps, config.batch * config.accumulate)
-    batches = ((step, to_unit(lr, device), to_unit(hr, device)) for step, lr, hr in raw)
+    batches = patches.batches(1, steps, config.batch * config.accumulate, device)
     warm_up = min(WARM_UP, steps - 1)
     pace = Pace(warm_up, steps - warm_up)
     for step in train_steps(team.objective, team.players.values(), pace.watch(batches), accumulate=config.accumulate):
@@ -58,7 +57,7 @@ def _time(config: RunConfig, store: PhotoStore, steps: int = STEPS) -> Pace:
     return pace
 
 
-def _largest_batch(config: RunConfig, store: PhotoStore, device: torch.device) -> str:
+def _largest_batch(config: Config, store: PhotoStore, device: torch.device) -> str:
     """The largest batch that fits: on CUDA by trying, on a CPU by how memory grows."""
     if device.type == "cpu":
         return _batch_by_growth(config, store, device)
@@ -75,7 +74,7 @@ def _largest_batch(config: RunConfig, store: PhotoStore, device: torch.device) -
     return f"largest batch that fits (of {config.batch} and its doubles): {fits}"
 
 
-def _batch_by_growth(config: RunConfig, store: PhotoStore, device: torch.device) -> str:
+def _batch_by_growth(config: Config, store: PhotoStore, device: torch.device) -> str:
     """Too much of the machine's memory would end the program, so that only batches which surely fit are tried."""
     start, free = peak_bytes(device), free_bytes()
     if start is None or free is None:

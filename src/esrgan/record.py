@@ -1,6 +1,5 @@
 """The record of an output folder: what made each file, so that the same command again continues."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -83,13 +82,3 @@ def _ends_a_line(path: Path) -> bool:
             return True
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def fingerprint(model: Path) -> str:
-    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    weights = model.with_suffix(".bin")
-    if model.suffix == ".param" and weights.is_file():
-        digest.update(weights.read_bytes())
-    return digest.hexdigest()[:16]

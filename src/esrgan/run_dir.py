@@ -22,8 +22,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from esrgan import distributed
-from esrgan.config import RunConfig, TrainConfig
-from esrgan.config_file import differences, flattened, plain, to_toml
+from esrgan.config import Config
+from esrgan.config_file import differences, flattened, plain, saved_stage, to_toml
 from esrgan.devices import pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
@@ -45,7 +45,7 @@ class RunDir:
         config: The options in force, with the precision settled.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: Config) -> None:
         self.config, self.path = config, config.run_dir
         self.first = distributed.rank() == 0
         self.samples = self.path / "samples"
@@ -54,7 +54,7 @@ class RunDir:
 
     @classmethod
     @contextmanager
-    def opened(cls, config: RunConfig) -> Iterator["RunDir"]:
+    def opened(cls, config: Config) -> Iterator["RunDir"]:
         """The run folder of ``config``, made or gone on with, locked until the end of the block.
 
         Raises:
@@ -62,7 +62,7 @@ class RunDir:
         """
         run = cls(config)
         if not run.first:
-            first: RunConfig = distributed.shared(config)
+            first: Config = distributed.shared(config)
             run.config = replace(config, precision=first.precision)
             _check_alike(first, run.config)
             yield run
@@ -77,16 +77,16 @@ class RunDir:
             _check_alike(distributed.shared(run.config), run.config)
             yield run
 
-    def _settled(self, config: RunConfig) -> RunConfig:
+    def _settled(self, config: Config) -> Config:
         """``config`` with the precision that the run began with; refuses a folder that is not this run's."""
         saved = self._saved_config()
         precision = saved.get("precision", "auto")
         config = settled(replace(config, precision=precision) if config.precision == "auto" else config)
         if not saved:
             return config
-        if ("psnr_floor" in saved) != isinstance(config, TrainConfig):
-            stage = "train" if "psnr_floor" in saved else "pretrain"
-            raise EsrganError(f"{self.path} holds a run of `esrgan {stage}`; use another --run-dir")
+        if (stage := saved_stage(saved)) != config.stage:
+            verb = {"psnr": "pretrain", "gan": "train"}[stage]
+            raise EsrganError(f"{self.path} holds a run of `esrgan {verb}`; use another --run-dir")
         if changed := differences(
             {**saved, "precision": config.precision if precision == "auto" else precision}, config
         ):
@@ -204,7 +204,7 @@ class RunDir:
         return self._log.rows()
 
 
-def settled(config: RunConfig) -> RunConfig:
+def settled(config: Config) -> Config:
     """``config`` with precision auto replaced by what it means here."""
     if config.precision != "auto":
         return config
@@ -212,7 +212,7 @@ def settled(config: RunConfig) -> RunConfig:
     return replace(config, precision="bf16" if dtype == torch.bfloat16 else "fp32")
 
 
-def _check_alike(first: RunConfig, own: RunConfig) -> None:
+def _check_alike(first: Config, own: Config) -> None:
     """Refuse processes that were started with other options than the first."""
     changed = differences(plain(first), own)
     if first.steps != own.steps:

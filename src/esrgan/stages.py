@@ -10,33 +10,33 @@ from typing import Any, NamedTuple
 import torch
 
 from esrgan import __version__, distributed
-from esrgan.config import PretrainConfig, RunConfig, TrainConfig
-from esrgan.config_file import plain
-from esrgan.data import PhotoStore
+from esrgan.config import Config, PretrainConfig, TrainConfig
+from esrgan.config_file import MACHINE, plain
+from esrgan.device_patches import patches_for
 from esrgan.devices import DTYPES, pick_device
 from esrgan.discriminator import Discriminator
 from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
-from esrgan.gather import patches_for
 from esrgan.generator import Generator
 from esrgan.library import find_model
+from esrgan.lpips import LPIPS
 from esrgan.memory import is_out_of_memory
-from esrgan.metrics import LPIPS
-from esrgan.model_file import load_model, read_header, save_model
+from esrgan.model_file import fingerprint, load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
 from esrgan.pairs import each_pair
+from esrgan.photo_store import PhotoStore
 from esrgan.players import Average, Player
-from esrgan.record import fingerprint
 from esrgan.run_dir import RunDir
 from esrgan.tensorboard import Board
 from esrgan.track import load_references
-from esrgan.training import Game, fit
+from esrgan.training import fit
+from esrgan.training_setup import Setup
 from esrgan.transplant import transplant
 from esrgan.validation import Validation
 from esrgan.vgg import VGGFeatures
 
 
-class Cast(NamedTuple):
+class Team(NamedTuple):
     """Who takes part in a stage, and what they play for."""
 
     players: dict[str, Player]
@@ -71,11 +71,9 @@ def train(config: TrainConfig) -> Path:
     return _run(config)
 
 
-def found(config: RunConfig) -> RunConfig:
+def with_init_path(config: Config) -> Config:
     """``config`` with the file of the model to begin from, which it may name as ``esrgan models`` lists it."""
-    init = getattr(config, "init", None)
-    assert isinstance(config, PretrainConfig | TrainConfig)
-    return replace(config, init=find_model(init)) if init else config
+    return replace(config, init=find_model(config.init)) if config.init else config
 
 
 @contextmanager
@@ -92,45 +90,46 @@ def enough_memory() -> Iterator[None]:
         ) from error
 
 
-def cast(config: RunConfig) -> Cast:
+def build_team(config: Config) -> Team:
     """The networks of a run at step 0, on their device; the seed and the options alone decide their weights."""
     torch.manual_seed(config.seed)
-    assert isinstance(config, PretrainConfig | TrainConfig)
     device, dtype = _device(config), DTYPES[config.precision]
     net = (_first_generator(config) if isinstance(config, PretrainConfig) else load_model(config.init)).to(device)
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
     generator = player(net)
     average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None
     if isinstance(config, PretrainConfig):
-        return Cast({"generator": generator}, average, psnr_objective(generator))
+        return Team({"generator": generator}, average, psnr_objective(generator))
     shape = config.discriminator
     discriminator = player(distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device)))
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=torch.channels_last)
     objective = gan_objective(generator, discriminator, features, config.weights)
-    return Cast({"generator": generator, "discriminator": discriminator}, average, objective)
+    return Team({"generator": generator, "discriminator": discriminator}, average, objective)
 
 
-def photos(config: RunConfig, scale: int) -> PhotoStore:
+def photo_store(config: Config, scale: int) -> PhotoStore:
     """The decoded training pictures of a run; where several processes share a machine, its first one decodes."""
     if scale == 1:
         raise EsrganError("the model's scale is 1: its LR pictures would be the HR ones, and nothing to be learned")
     if config.patch % scale:
         raise EsrganError(f"patch is {config.patch}; it must be a multiple of the model's scale, {scale}")
-    for turn in (True, False):
-        if (distributed.local_rank() == 0) == turn:
-            store = PhotoStore.of(config.images, scale=scale, patch=config.patch, cache=config.cache,
-                                  subset=config.subset, seed=config.seed)  # fmt: skip
+    leads = distributed.local_rank() == 0
+    if not leads:
+        distributed.wait()
+    store = PhotoStore.of(config.images, scale=scale, patch=config.patch, cache=config.cache,
+                          subset=config.subset, seed=config.seed)  # fmt: skip
+    if leads:
         distributed.wait()
     return store
 
 
-def _run(config: RunConfig) -> Path:
-    with distributed.joined(), RunDir.opened(found(config)) as run, enough_memory():
+def _run(config: Config) -> Path:
+    with distributed.joined(), RunDir.opened(with_init_path(config)) as run, enough_memory():
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
-        players, average, objective = team = cast(config)
+        players, average, objective = team = build_team(config)
         net = team.result
-        store = photos(config, net.scale)
+        store = photo_store(config, net.scale)
         for line in _what_is_used(config, store) if run.first else ():
             print(line)
         if run.first and not run.rows():
@@ -138,25 +137,31 @@ def _run(config: RunConfig) -> Path:
                 print(run.note(0, str(finding)))
         device = next(net.parameters()).device
         validation = _validation(config, run, net)
-        stage = "gan" if isinstance(config, TrainConfig) else "psnr"
-        init = getattr(config, "init", None)
 
         def save_models(step: int, best: bool) -> None:
             about = _provenance(config, len(store), step)
             about |= {"validation": validation.newest} if best and validation else {}
             save_model(net, run.best if best else run.latest, provenance=about)
 
-        game = Game(players=players, average=average, objective=objective, validate=validation, save_models=save_models,
-                    patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
-                    score="lpips" if validation and validation.lpips and stage == "gan" else "psnr_y",
-                    references=load_references(stage, net.scale, begun=init is not None),
-                    init=fingerprint(init) if init else None, watch=watch,
-                    val=validation.digest if validation else None)  # fmt: skip
-        fit(config, run, game)
+        setup = Setup(
+            players=players,
+            average=average,
+            objective=objective,
+            patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
+            validate=validation,
+            bicubic=validation.bicubic if validation else None,
+            save_models=save_models,
+            score="lpips" if validation and validation.lpips and config.stage == "gan" else "psnr_y",
+            init=fingerprint(config.init) if config.init else None,
+            val=validation.digest if validation else None,
+            references=load_references(config.stage, net.scale, begun=config.init is not None),
+            watch=watch,
+        )
+        fit(config, run, setup)
         return run.best if run.best.is_file() else run.latest
 
 
-def _device(config: RunConfig) -> torch.device:
+def _device(config: Config) -> torch.device:
     """Where this process computes: on its own GPU where several share a machine."""
     device = pick_device(config.device)
     if distributed.size() == 1 or device.type != "cuda" or device.index is not None:
@@ -173,7 +178,7 @@ def _first_generator(config: PretrainConfig) -> Generator:
     return generator
 
 
-def _validation(config: RunConfig, run: RunDir, net: Generator) -> Validation | None:
+def _validation(config: Config, run: RunDir, net: Generator) -> Validation | None:
     if not config.val or not run.first:
         return None
     skipped: list[str] = []
@@ -182,7 +187,7 @@ def _validation(config: RunConfig, run: RunDir, net: Generator) -> Validation | 
     if isinstance(config, TrainConfig):
         choose = partial(_gan_rank, config.psnr_floor)
     lpips = _lpips(config, next(net.parameters()).device)
-    validation = Validation(run, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose)
+    validation = Validation(run.samples, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose)
     for line in skipped:
         print(f"  left out of the validation: {line}")
     return validation
@@ -200,7 +205,7 @@ def _gan_rank(floor: float, scores: dict[str, float | None]) -> float:
     return psnr if lpips is None else -lpips
 
 
-def _lpips(config: RunConfig, device: torch.device) -> LPIPS | None:
+def _lpips(config: Config, device: torch.device) -> LPIPS | None:
     try:
         return LPIPS(config.lpips).to(device)
     except EsrganError as error:
@@ -211,7 +216,7 @@ def _lpips(config: RunConfig, device: torch.device) -> LPIPS | None:
         return None
 
 
-def _what_is_used(config: RunConfig, store: PhotoStore) -> Iterator[str]:
+def _what_is_used(config: Config, store: PhotoStore) -> Iterator[str]:
     yield f"{len(store)} training pictures, {len(store.skipped)} left out; {config.precision} arithmetic"
     yield from (f"  left out: {line}" for line in store.skipped[:10])
     if len(store.skipped) > 10:
@@ -220,19 +225,17 @@ def _what_is_used(config: RunConfig, store: PhotoStore) -> Iterator[str]:
     yield f"run folder: {config.run_dir}; {config.steps} steps of {config.batch * config.accumulate} patches{several}"
 
 
-def _provenance(config: RunConfig, pictures: int, step: int) -> dict[str, Any]:
+def _provenance(config: Config, pictures: int, step: int) -> dict[str, Any]:
     """What a model file of this run says of where it comes from; names of files, never whole paths."""
-    left_out = {"run_dir", "cache", "device", "lpips", "vgg", "resume", "tensorboard"}
-    recipe = {name: _names_only(name, value) for name, value in plain(config).items() if name not in left_out}
+    recipe = {name: _names_only(name, value) for name, value in plain(config).items() if name not in MACHINE}
     about: dict[str, Any] = {
-        "stage": "gan" if isinstance(config, TrainConfig) else "psnr",
+        "stage": config.stage,
         "step": step,
         "data": {"pictures": pictures, "folders": recipe.pop("images")},
         "recipe": recipe,
         "software": {"esrgan": __version__, "torch": torch.__version__},
     }
-    init = getattr(config, "init", None)
-    return about | ({"init": read_header(init).provenance} if init else {})
+    return about | ({"init": read_header(config.init).provenance} if config.init else {})
 
 
 def _names_only(option: str, value: Any) -> Any:

@@ -44,7 +44,7 @@ def train_steps(
                 for name, loss in turn.losses.items():
                     sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
         losses = distributed.average_(torch.stack(list(sums.values())))
-        norms = [player.gather() for player in players]
+        norms = [player.average_gradient() for player in players]
         finite = torch.stack([losses.sum(), *norms]).isfinite().all()
         for player in players:
             player.step(number, finite)

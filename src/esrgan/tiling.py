@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from esrgan.errors import EsrganError
+from esrgan.errors import UsageError
 
 STEP = 4
 """Tiles begin at multiples of this, so that networks which unshuffle pixels (x1, x2) see them in one phase."""
@@ -42,14 +42,14 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     """Divide ``length`` pixels into nearly equal tiles that read about ``tile`` pixels each, overlap included.
 
     Raises:
-        EsrganError: The overlap leaves nothing of the tile.
+        UsageError: The overlap leaves nothing of the tile.
     """
     if overlap < 0:
-        raise EsrganError(f"the overlap is {overlap}; it must be 0 or more")
+        raise UsageError(f"the overlap is {overlap}; it must be 0 or more")
     overlap += -overlap % STEP
     kept = (tile - 2 * overlap) // STEP  # in steps, like the next two
     if kept < 1:
-        raise EsrganError(
+        raise UsageError(
             f"a tile of {tile} pixels is too small for an overlap of {overlap}; it must be {2 * overlap + STEP} or more"
         )
     if length <= tile:

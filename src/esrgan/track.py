@@ -10,7 +10,7 @@ from esrgan.model_file import read_header
 
 Row = dict[str, Any]
 
-TIE = math.log(2)  # the discriminator's loss when it cannot tell real from fake: 0.693
+TIE = math.log(2)  # the discriminator's loss when it cannot tell real from fake
 TREND = 4  # validations that make a trend
 NOISE = {"psnr_y": 0.02, "lpips": 0.001}  # changes between validations that mean nothing
 ENOUGH = {"psnr_y": 0.1, "lpips": 0.05}  # what a run may lack of a shipped one's gain and still be on track
@@ -19,15 +19,16 @@ CURVES = Path(__file__).parent / "models" / "curves"
 
 def balance(loss: float) -> str:
     """What the discriminator's loss of the relativistic average GAN says."""
+    said = f"({loss:.3f}; a tie is {TIE:.3f})"
     if loss < 0.05:
-        return f"the discriminator wins outright ({loss:.3f}; a tie is 0.693): fewer of its channels, or no batch norm"
+        return f"the discriminator wins outright {said}: fewer of its channels, or no batch norm"
     if loss < 0.35:
-        return f"the discriminator is far ahead ({loss:.3f}; a tie is 0.693)"
+        return f"the discriminator is far ahead {said}"
     if loss <= 0.85:
-        return f"the two networks are in balance ({loss:.3f}; a tie is 0.693)"
+        return f"the two networks are in balance {said}"
     if loss <= 1.5:
-        return f"the discriminator guesses wrong ({loss:.3f}; a tie is 0.693); usually it comes back by itself"
-    return f"diverging ({loss:.3f}; a tie is 0.693): smaller --optim.learning-rate, or --optim.clip 1"
+        return f"the discriminator guesses wrong {said}; usually it comes back by itself"
+    return f"diverging {said}: smaller --optim.learning-rate, or --optim.clip 1"
 
 
 def trend(rows: Sequence[Row], name: str) -> str:

@@ -1,80 +1,29 @@
 """The loop of both stages."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from torch import Tensor
 
 from esrgan import distributed
-from esrgan.config import RunConfig
-from esrgan.data import Patches, share_of_batch, to_unit
+from esrgan.config import Config
 from esrgan.errors import EsrganError
-from esrgan.objectives import Objective
-from esrgan.pace import Pace
-from esrgan.players import Average, Player
+from esrgan.pace import Clock, Pace
 from esrgan.plots import draw_curves
 from esrgan.run_dir import RunDir
 from esrgan.run_log import Row
 from esrgan.run_state import Progress
 from esrgan.steps import train_steps
 from esrgan.stopping import stopping
-from esrgan.track import balance, verdict
+from esrgan.track import balance, bicubic, verdict
+from esrgan.training_setup import Setup
 
 CHECK_EVERY = 10  # steps; asking the device more often would make it wait
 STREAK = 5  # steps in a row that are not finite, after which the run goes back to its last good state
 RETURNS = 3  # how often it does that before it gives up
-
-
-class Scores(NamedTuple):
-    """What a validation found."""
-
-    scores: dict[str, float | None]
-    value: float
-    """The one number by which the best model is chosen, larger is better; NaN if its pictures are not finite."""
-
-
-Validate = Callable[[int, Callable[[], bool]], Scores | None]
-"""(step, shall it stop?) -> scores, or none if it was stopped."""
-
-
-@dataclass(kw_only=True)
-class Game:
-    """All that takes part in a training."""
-
-    players: dict[str, Player]
-    """Who learns; the generator comes first."""
-    average: Average | None
-    """Average of the generator's weights, if one is kept."""
-    objective: Objective
-    patches: Patches
-    validate: Validate | None
-    save_models: Callable[[int, bool], None]
-    """(step, is it the best so far) -> writes the model file."""
-    score: str = "psnr_y"
-    """The score that chooses the best model."""
-    init: str | None = None
-    """Hash of the model file that the run begins from."""
-    val: str | None = None
-    """Hash of the validation pictures; only the first process has them."""
-    references: dict[str, list[Row]] = field(default_factory=dict)
-    """Logs of shipped runs, to hold this one against."""
-    watch: Callable[[Row], None] = lambda _: None
-    """Sees every line of the log, to pass it on."""
-
-    def batches(self, config: RunConfig, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, lr, hr) from step ``first`` to the last; this process's share."""
-        device = self.players["generator"].parameters[0].device
-        rows = share_of_batch(config.batch, config.accumulate, distributed.rank(), distributed.size())
-        count = config.batch * config.accumulate
-        for step, lr, hr in self.patches.ahead(first, config.steps, count, rows):
-            yield step, to_unit(lr, device), to_unit(hr, device)
 
 
 @contextmanager
@@ -89,7 +38,7 @@ def _reassuring() -> Iterator[None]:
 
 
 @_reassuring()
-def fit(config: RunConfig, run: RunDir, game: Game) -> None:
+def fit(config: Config, run: RunDir, setup: Setup) -> None:
     """Train from the run folder's state to the last step, logging, validating and saving on the way.
 
     SIGINT and SIGTERM save and stop after the step under way.
@@ -98,32 +47,32 @@ def fit(config: RunConfig, run: RunDir, game: Game) -> None:
         EsrganError: The states are damaged, the disk is full, another process died, or the training diverged.
         KeyboardInterrupt: It was stopped, and everything is saved; or it was told so twice.
     """
-    progress = run.restore(game.players, game.average, resume=config.resume)
+    progress = run.restore(setup.players, setup.average, resume=config.resume)
     if progress.step > config.steps:
         raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
-    _check_same(progress, run, game)
-    if not progress.step and game.init and (game.score == "lpips" or "discriminator" not in game.players):
+    _check_same(progress, run, setup)
+    if not progress.step and setup.init and (setup.score == "lpips" or "discriminator" not in setup.players):
         progress.due = True  # what the model can do that it begins from; not where GANs lose PSNR
     with _bar(run.first) as bar, stopping() as stop:
-        session = _Session(config, run, game, progress, bar, stop)
+        session = _Session(config, run, setup, progress, bar, stop)
         if 0 < progress.step < config.steps:
             session.say({"step": progress.step, "note": "resumed"})
         if not progress.step or config.resume == "best":
-            run.save(progress, game.players, game.average)
+            run.save(progress, setup.players, setup.average)
         while session.lap():
             pass
 
 
-def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
+def _check_same(progress: Progress, run: RunDir, setup: Setup) -> None:
     """Refuse to go on with other pictures, or from another model, than the run began with."""
-    val = distributed.shared(game.val)
-    digest = game.patches.store.digest
-    for mine, what in ((digest, "pictures in --images"), (game.init, "models in --init")):
+    val = distributed.shared(setup.val)
+    digest = setup.patches.store.digest
+    for mine, what in ((digest, "pictures in --images"), (setup.init, "models in --init")):
         if distributed.anyone(mine != distributed.shared(mine)):
             raise EsrganError(f"the processes of this run have different {what}; bring the same ones everywhere")
     for before, now, what in (
         (progress.data, digest, "other pictures than those now in --images"),
-        (progress.init, game.init, "another model to begin from than the one now in --init"),
+        (progress.init, setup.init, "another model to begin from than the one now in --init"),
         (progress.val, val, "other pictures to be validated on than those now in --val"),
     ):
         if before and now and before != now:
@@ -131,33 +80,33 @@ def _check_same(progress: Progress, run: RunDir, game: Game) -> None:
                 f"{run.path} was trained with {what}; bring the same back, or go on in another --run-dir with --init"
                 f" {run.latest}"
             )
-    progress.data, progress.init, progress.val = digest, game.init, val
+    progress.data, progress.init, progress.val = digest, setup.init, val
 
 
 class _Session:
     """One process's work on a run."""
 
     def __init__(
-        self, config: RunConfig, run: RunDir, game: Game, progress: Progress, bar: Bar, stop: list[str]
+        self, config: Config, run: RunDir, setup: Setup, progress: Progress, bar: Bar, stop: list[str]
     ) -> None:
-        self.config, self.run, self.game, self.progress, self.bar, self.stop = config, run, game, progress, bar, stop
-        self.clock = _Clock(progress.step)
+        self.config, self.run, self.setup, self.progress, self.bar, self.stop = config, run, setup, progress, bar, stop
+        self.clock = Clock(progress.step)
         self.pace = Pace()
         self.task = bar.add_task(run.path.name, total=config.steps, completed=progress.step, losses="")
 
     def lap(self) -> bool:
         """Train to the last step; true if it first went back to the last good state and has to try again."""
-        config, game, progress = self.config, self.game, self.progress
+        config, setup, progress = self.config, self.setup, self.progress
         due = progress.due
         if due and self.validate():
             return True
         self._save_if(asked=self._asked(), wanted=due and not progress.due)
-        batches = self.pace.watch(game.batches(config, progress.step + 1))
-        for step in train_steps(game.objective, game.players.values(), batches, accumulate=config.accumulate):
+        batches = self.pace.watch(setup.batches(config, progress.step + 1))
+        for step in train_steps(setup.objective, setup.players.values(), batches, accumulate=config.accumulate):
             number, end = step.number, step.number == config.steps
             progress.add(number, step.losses, step.finite)
-            if game.average:
-                game.average.update(number, step.finite)
+            if setup.average:
+                setup.average.update(number, step.finite)
             if self.pace.stepped(step.finite):
                 self.tell_pace()
             self.bar.update(self.task, completed=number)
@@ -183,8 +132,8 @@ class _Session:
         number = self.progress.step
         if asked or wanted:
             if self.run.first and number:
-                self.game.save_models(number, False)
-            self.run.save(self.progress, self.game.players, self.game.average)
+                self.setup.save_models(number, False)
+            self.run.save(self.progress, self.setup.players, self.setup.average)
         if asked:
             signals = self.stop[0] if self.stop else "a signal to another process"
             self.say({"step": number, "note": f"stopped by {signals}; the same command goes on from here"})
@@ -195,12 +144,12 @@ class _Session:
         line = self.run.log(row)
         if self.run.first:
             self.bar.console.print(line, highlight=False, markup=False)
-            self.game.watch(row)
+            self.setup.watch(row)
 
     def tell_pace(self) -> None:
         """Print, once in a session, how fast it goes; the log does not keep it, as it is about this machine today."""
         if self.run.first:
-            device = self.game.players["generator"].parameters[0].device
+            device = self.setup.players["generator"].device
             line = self.pace.sentence(device, self.config.steps - self.progress.step)
             self.bar.console.print(line, highlight=False, markup=False)
 
@@ -208,7 +157,7 @@ class _Session:
         """A line of losses, learning rate and speed."""
         progress, number = self.progress, self.progress.step
         losses = progress.take()
-        row: Row = {"step": number, "losses": losses, "learning_rate": self.game.players["generator"].rate(number),
+        row: Row = {"step": number, "losses": losses, "learning_rate": self.setup.players["generator"].rate(number),
                     "steps_per_second": self.clock.speed(number)}  # fmt: skip
         if skipped := int(progress.skipped):
             row["skipped"] = skipped
@@ -222,33 +171,35 @@ class _Session:
 
         Left to be done later if a stop comes in between.
         """
-        run, progress, game = self.run, self.progress, self.game
-        found = game.validate(progress.step, lambda: bool(self.stop)) if game.validate else None
+        run, progress, setup = self.run, self.progress, self.setup
+        if setup.bicubic and not bicubic(run.rows()):
+            self.say({"step": progress.step, "bicubic": setup.bicubic()})
+        found = setup.validate(progress.step, lambda: bool(self.stop)) if setup.validate else None
         if distributed.anyone(found is not None and not math.isfinite(found.value)):
             self.go_back(f"the pictures of step {progress.step} are not finite")
             return True
-        progress.due = game.validate is not None and found is None
+        progress.due = setup.validate is not None and found is None
         if found is None:
             return False
-        if progress.score not in (None, game.score):
-            self.say({"step": progress.step, "note": f"the best model is now chosen by {game.score}, from here on"})
+        if progress.score not in (None, setup.score):
+            self.say({"step": progress.step, "note": f"the best model is now chosen by {setup.score}, from here on"})
             progress.best = None
-        progress.score = game.score
+        progress.score = setup.score
         best = progress.best is None or found.value > progress.best
         if best:
             progress.best = found.value
-            game.save_models(progress.step, True)
-            run.save(progress, game.players, game.average, best=True)
+            setup.save_models(progress.step, True)
+            run.save(progress, setup.players, setup.average, best=True)
         row: Row = {"step": progress.step, "validation": found.scores, "best": best}
-        row["verdict"] = verdict([*run.rows(), row], game.references, name=game.score)
+        row["verdict"] = verdict([*run.rows(), row], setup.references, name=setup.score)
         self.say(row)
-        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=game.references)
+        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=setup.references)
         self.clock.restart(progress.step)
         return False
 
     def go_back(self, trouble: str) -> None:
         """Return to the last saved state with half the learning rate, or give up."""
-        progress, game = self.progress, self.game
+        progress, setup = self.progress, self.setup
         if progress.returns >= RETURNS:
             end = (
                 f"{trouble}, after {RETURNS} returns to an earlier state: the training diverges. The last saved state "
@@ -257,30 +208,15 @@ class _Session:
             self.run.note(progress.step, end)
             raise EsrganError(end)
         skipped, returns = progress.skipped, progress.returns + 1
-        self.progress = self.run.restore(game.players, game.average)
+        self.progress = self.run.restore(setup.players, setup.average)
         self.progress.returns, self.progress.streak = returns, 0
         self.progress.skipped = skipped
-        for player in game.players.values():
+        for player in setup.players.values():
             player.slowdown = 0.5**returns
-        self.run.save(self.progress, game.players, game.average)
+        self.run.save(self.progress, setup.players, setup.average)
         self.clock.restart(self.progress.step)
         self.say({"step": self.progress.step, "note": f"{trouble}; back to step {self.progress.step} with the learning "
                   f"rate halved (return {returns} of {RETURNS})"})  # fmt: skip
-
-
-class _Clock:
-    """Steps per second since the last question, without the time that validation takes."""
-
-    def __init__(self, number: int) -> None:
-        self.restart(number)
-
-    def restart(self, number: int) -> None:
-        self.number, self.start = number, time.perf_counter()
-
-    def speed(self, number: int) -> float:
-        speed = (number - self.number) / max(1e-9, time.perf_counter() - self.start)
-        self.restart(number)
-        return speed
 
 
 def _bar(shown: bool) -> Bar:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,10 @@ from esrgan.benchmark import Bicubic, Pair, score
 from esrgan.data import to_unit
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
-from esrgan.metrics import LPIPS
+from esrgan.lpips import LPIPS
 from esrgan.resize import quantise
-from esrgan.run_dir import RunDir
 from esrgan.tiling import tiled
-from esrgan.training import Scores
+from esrgan.training_setup import Scores
 
 SAMPLES = 4  # validation pictures of which a crop is kept
 SAMPLE_SIDE = 192  # of that crop, HR pixels
@@ -24,16 +24,18 @@ TILE, OVERLAP = 768, 32  # LR pixels: benchmark pictures go through whole, photo
 
 
 class Validation:
-    """Scores ``net`` on ``pairs``; ``choose`` makes of the scores the number by which the best model is chosen.
+    """Scores ``net`` on ``pairs`` and writes crops of some to the folder ``samples``.
+
+    ``choose`` makes of the scores the number by which the best model is chosen.
 
     Attributes:
         digest: Hash of the pictures.
         newest: The last scores found.
     """
 
-    def __init__(self, run: RunDir, net: Generator, pairs: Iterable[Pair], *, dtype: torch.dtype, lpips: LPIPS | None,
+    def __init__(self, samples: Path, net: Generator, pairs: Iterable[Pair], *, dtype: torch.dtype, lpips: LPIPS | None,
                  choose: Callable[[dict[str, float | None]], float]) -> None:  # fmt: skip
-        self.run, self.net, self.dtype, self.lpips, self.choose = run, net, dtype, lpips, choose
+        self.samples, self.net, self.dtype, self.lpips, self.choose = samples, net, dtype, lpips, choose
         self.pairs = [pair._replace(lr=_to_bytes(pair.lr), hr=_to_bytes(pair.hr)) for pair in pairs]
         self.digest = _digest(self.pairs)
         self.device = next(net.parameters()).device
@@ -41,12 +43,10 @@ class Validation:
 
     def __call__(self, step: int, stopped: Callable[[], bool]) -> Scores | None:
         """Scores of the network as it is, NaN if it diverged; none where ``stopped`` came true between two pictures."""
-        if not any("bicubic" in row for row in self.run.rows()):
-            self.run.log({"step": step, "bicubic": self._bicubic()})
         was_training = self.net.training
         self.net.eval()
         rows: list[dict[str, float | None]] = []
-        samples: list[Tensor] = []
+        crops: list[Tensor] = []
         for pair in self.pairs:
             if stopped():
                 self.net.train(was_training)
@@ -56,15 +56,16 @@ class Validation:
                 self.net.train(was_training)
                 return Scores({}, math.nan)
             rows.append(scores)
-            if len(samples) < SAMPLES:
-                samples.append(_sample(pair, sr))
+            if len(crops) < SAMPLES:
+                crops.append(_sample(pair, sr))
         self.net.train(was_training)
-        write_rgb(torch.cat(samples, dim=1), self.run.samples / f"step_{step:07}.png")
+        write_rgb(torch.cat(crops, dim=1), self.samples / f"step_{step:07}.png")
         found = _means(rows)
         self.newest = {**found, "pictures": len(rows)}
         return Scores(found, self.choose(found))
 
-    def _bicubic(self) -> dict[str, float | None]:
+    def bicubic(self) -> dict[str, float | None]:
+        """Scores of bicubic enlargement, to hold the network's against."""
         return _means([self._scored(Bicubic(self.net.scale), pair)[0] for pair in self.pairs])
 
     def _network(self, lr: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
 from esrgan.pickle_check import look_through
 
 INNER = ("params_ema", "params-ema", "ema", "params", "state_dict", "model_state_dict", "generator", "net_g", "model")
@@ -83,7 +83,7 @@ def _safetensors(path: Path) -> WeightFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             return WeightFile(_bare(tensors), file.metadata() or {}, "safetensors")
     except (SafetensorError, OSError) as error:
-        raise EsrganError(f"{path} is a damaged safetensors file ({_line(error)}); download it again") from error
+        raise EsrganError(f"{path} is a damaged safetensors file ({first_line(error)}); download it again") from error
 
 
 def _pth(path: Path, check: Callable[[Path], None], *, mmap: bool) -> WeightFile:
@@ -98,9 +98,11 @@ def _pth(path: Path, check: Callable[[Path], None], *, mmap: bool) -> WeightFile
             raise EsrganError(f"{path} claims more numbers than it holds; it is damaged or malicious")
         return WeightFile({name: tensor.detach().clone() for name, tensor in _bare(tensors).items()}, {}, "pth")
     except zipfile.BadZipFile as error:
-        raise EsrganError(f"{path} is a truncated or damaged .pth file ({_line(error)}); download it again") from error
+        raise EsrganError(
+            f"{path} is a truncated or damaged .pth file ({first_line(error)}); download it again"
+        ) from error
     except UNREADABLE as error:
-        raise EsrganError(f"{path} cannot be read as a .pth file of weights ({_line(error)})") from error
+        raise EsrganError(f"{path} cannot be read as a .pth file of weights ({first_line(error)})") from error
 
 
 def _check_zip(path: Path) -> None:
@@ -154,7 +156,3 @@ def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     while tensors and all(PREFIX.match(name) for name in tensors):
         tensors = {PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

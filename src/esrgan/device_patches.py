@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esrgan.data import Patches, PhotoStore, Rows
+from esrgan.data import Patches, Rows
+from esrgan.photo_store import PhotoStore
 
 SHARE = 0.25
 """Of the free GPU memory, that decoded pictures may take; the rest is for the networks."""

@@ -2,8 +2,9 @@ import pytest
 import tiny
 import torch
 
-from esrgan.data import Patches, PhotoStore
-from esrgan.gather import DevicePatches, patches_for
+from esrgan.data import Patches
+from esrgan.device_patches import DevicePatches, patches_for
+from esrgan.photo_store import PhotoStore
 
 CPU = torch.device("cpu")
 
@@ -16,7 +17,7 @@ def store(tmp_path):
 
 
 def test_gathered_patches_equal_those_that_the_cpu_cuts(store, monkeypatch):
-    monkeypatch.setattr("esrgan.data.PIECE", 1000)  # pictures that arrive in many pieces
+    monkeypatch.setattr("esrgan.photo_store.PIECE", 1000)  # pictures that arrive in many pieces
     cut, gathered = Patches(store, patch=32, seed=3), DevicePatches(store, patch=32, seed=3, device=CPU)
     for (_, *one), (_, *other) in zip(cut.ahead(1, 4, 64), gathered.ahead(1, 4, 64), strict=True):
         assert all(map(torch.equal, one, other))  # 64 patches show all pictures and turns
