@@ -37,7 +37,7 @@ from esrgan.images import write_rgb
 from esrgan.model_file import save_model
 from esrgan.resize import resize
 from esrgan.stages import pretrain, train
-from esrgan.vgg import _trunk
+from esrgan.vgg import trunk
 
 TOLD = ("resumed", "stopped by", "is damaged")
 
@@ -49,7 +49,7 @@ def material(folder: Path) -> None:
         for i in range(count):
             write_rgb(resize(torch.rand(3, 12, 16), 8).clamp(0, 1), folder / name / f"{i}.png")
     save_model(Generator(GeneratorConfig(channels=4, growth=4, blocks=1)), folder / "stage1.safetensors")
-    layers = {f"features.{name}": tensor for name, tensor in _trunk("conv1_2").state_dict().items()}
+    layers = {f"features.{name}": tensor for name, tensor in trunk("conv1_2").state_dict().items()}
     save_file(layers, folder / "vgg.safetensors")
 
 

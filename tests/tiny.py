@@ -19,7 +19,7 @@ from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.model_file import save_model
 from esrgan.resize import resize
-from esrgan.vgg import _trunk
+from esrgan.vgg import trunk
 
 SHAPE = GeneratorConfig(channels=4, growth=4, blocks=1)
 
@@ -37,7 +37,7 @@ def pictures(folder: Path, count: int, *, seed: int = 0, size: tuple[int, int] =
 def shallow_vgg(path: Path) -> Path:
     """Random weights in VGG19's layout, up to conv1_2."""
     torch.manual_seed(1)
-    save_file({f"features.{name}": tensor for name, tensor in _trunk("conv1_2").state_dict().items()}, path)
+    save_file({f"features.{name}": tensor for name, tensor in trunk("conv1_2").state_dict().items()}, path)
     return path
 
 

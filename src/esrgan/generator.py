@@ -80,6 +80,13 @@ class Generator(nn.Module):
     """An RRDB network; RGB in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W).
 
     The output is not clamped. Parameter names of the classic variant are those of BasicSR's ``RRDBNet``.
+
+    Args:
+        config: The shape; none = the paper's x4 network, 23 blocks.
+        start: Weights to begin with: identity = a linear enlargement (classic only), paper = small noise.
+
+    Raises:
+        EsrganError: Fewer than 3 channels, which the identity start needs.
     """
 
     def __init__(self, config: GeneratorConfig | None = None, *, start: Start = "identity") -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.picture_reader import LIMIT_PIXELS, SUFFIXES, Picture, explained, name_of, open_picture, reason
+from esrgan.picture_reader import SUFFIXES, Picture, explained, name_of, open_picture, reason
 
 
-def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
+def read_rgb(path: Path) -> Tensor:
     """Read a picture as RGB in [0, 1], (3, H, W) float32, as a viewer would show it.
 
     Upright by its EXIF orientation; grey in three equal channels; palettes expanded; CMYK and Lab through their profile
@@ -23,7 +23,7 @@ def read_rgb(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
     Raises:
         EsrganError: Not a readable, undamaged picture.
     """
-    return to_rgb(open_picture(path, limit_pixels=limit_pixels), name_of(path))
+    return to_rgb(open_picture(path), name_of(path))
 
 
 def to_rgb(picture: Picture, name: str = "the picture") -> Tensor:
@@ -34,9 +34,9 @@ def to_rgb(picture: Picture, name: str = "the picture") -> Tensor:
     return torch.from_numpy(rgb.astype(np.float32) / largest).permute(2, 0, 1).contiguous()
 
 
-def read_bytes8(path: Path, *, limit_pixels: int = LIMIT_PIXELS) -> Tensor:
+def read_bytes8(path: Path) -> Tensor:
     """Read a picture as ``read_rgb`` does, rounded to 8 bits: (H, W, 3) uint8."""
-    picture = open_picture(path, limit_pixels=limit_pixels)
+    picture = open_picture(path)
     with explained(name_of(path)):
         rgb = _flat_rgb(picture)
         if rgb.format == "ushort":

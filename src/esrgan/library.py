@@ -54,6 +54,11 @@ def find_model(model: str | Path | None = None, *, scale: float = 4, device: str
     The default is the shipped GAN model of this scale, or else of the next larger one (or the largest there is); on a
     CPU the smallest such network, on a GPU the best.
 
+    Args:
+        model: A path, a name or ``hf:owner/name``; none = the default.
+        scale: What the default is chosen by; 0 or more.
+        device: Likewise: cpu, cuda, mps.
+
     Raises:
         EsrganError: No such model; the message lists the names.
     """

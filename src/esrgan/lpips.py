@@ -22,6 +22,9 @@ class LPIPS(nn.Module):
     Args:
         weights: A file with AlexNet's ``features.*`` and the linear layers ``lin0.weight`` to ``lin4.weight``; without
             one, torchvision's AlexNet and the authors' linear layers are taken from torch's cache or fetched into it.
+
+    Raises:
+        EsrganError: Weights that cannot be had or do not fit.
     """
 
     shift: Tensor

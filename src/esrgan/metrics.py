@@ -45,9 +45,15 @@ def psnr_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
     """Peak signal-to-noise ratio of the luma in dB: 10 log10(255^2 / MSE); infinite where both are equal.
 
     Args:
-        sr: Super-resolved pictures.
-        hr: Real pictures.
+        sr: Super-resolved pictures, RGB in [0, 1], (N, 3, H, W), or (N, 1, H, W) of grey files.
+        hr: Real pictures, of the same shape.
         border: Pixels left out on every side, by custom the scale.
+
+    Returns:
+        A number per picture, (N,).
+
+    Raises:
+        EsrganError: Pictures of different shape, or too small for the border.
     """
     a, b = _inner(sr, hr, border)
     return 10 * torch.log10(255**2 / (a - b).square().mean(dim=(1, 2, 3)))
@@ -57,9 +63,15 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
     """Structural similarity of the luma, at most 1 (Wang et al. 2004, K1 = 0.01, K2 = 0.03), valid windows only.
 
     Args:
-        sr: Super-resolved pictures.
-        hr: Real pictures.
+        sr: Super-resolved pictures, RGB in [0, 1], (N, 3, H, W), or (N, 1, H, W) of grey files.
+        hr: Real pictures, of the same shape.
         border: Pixels left out on every side, by custom the scale.
+
+    Returns:
+        A number per picture, (N,).
+
+    Raises:
+        EsrganError: Pictures of different shape, or too small for the border.
     """
     a, b = _inner(sr, hr, border)
     if min(a.shape[-2:]) < SSIM_WINDOW:

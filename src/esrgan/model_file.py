@@ -96,6 +96,12 @@ def _ordered(content: bytes) -> bytes:
 def read_header(path: Path | str) -> Header:
     """What a model file says of itself; of our own files without reading the weights.
 
+    Args:
+        path: A model file of any dialect.
+
+    Returns:
+        Its ``config`` and ``provenance``.
+
     Raises:
         EsrganError: As ``load_model``.
     """
@@ -110,6 +116,10 @@ def read_header(path: Path | str) -> Header:
 
 def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Generator:
     """Rebuild the network of a model file of any dialect, ready to run: fp32, in evaluation mode.
+
+    Args:
+        path: The file.
+        device: Where the weights go.
 
     Raises:
         EsrganError: No such file, not a model file, of another architecture, or weights that do not fit together.

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, first_line
@@ -31,7 +30,7 @@ class OtherNetwork(nn.Module):
         return sr
 
 
-def load_network(path: Path, *, device: torch.device | str = "cpu") -> Generator | OtherNetwork:
+def load_network(path: Path) -> Generator | OtherNetwork:
     """Like ``load_model``, and for other architectures than ESRGAN whatever spandrel makes of them.
 
     The file is read as safely as any other; spandrel gets its tensors only.
@@ -40,7 +39,7 @@ def load_network(path: Path, *, device: torch.device | str = "cpu") -> Generator
         EsrganError: As ``load_model``; or spandrel is not installed, or does not know the architecture.
     """
     try:
-        return load_model(path, device=device)
+        return load_model(path)
     except OtherArchitectureError as other:
         if is_param(path):
             raise
@@ -56,4 +55,4 @@ def load_network(path: Path, *, device: torch.device | str = "cpu") -> Generator
         raise EsrganError(f"{path}: spandrel cannot read this network either ({reason[:200]})") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:
         raise EsrganError(f"{path}: {descriptor.architecture.name} does not enlarge RGB pictures")
-    return OtherNetwork(descriptor).to(device).eval()
+    return OtherNetwork(descriptor).eval()

@@ -129,7 +129,7 @@ def reason(error: pyvips.Error) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whole: bool = False) -> Picture:
+def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> Picture:
     """Open a picture file, or the bytes of one, as it is shown: upright, in grey or RGB.
 
     An RGB or grey ICC profile stays, values as encoded; CMYK, Lab and other spaces become sRGB through their profile.
@@ -137,7 +137,6 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
     Args:
         source: Path of a regular file, or its content.
         limit_pixels: Refuse a picture whose header promises more, all frames together.
-        whole: Rows will be read in any order or more than once; else from the first to the last, in little memory.
 
     Raises:
         EsrganError: Not there, not a file, not a picture, too large, of a kind that is not supported, or damaged.
@@ -156,7 +155,7 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS, whol
                 " decompression bomb; raise --limit-pixels if the picture is meant to be so large"
             )
         turned = frames == 1 and image.get_typeof("orientation") and image.get("orientation") != 1
-        if whole or turned or image.format in ("float", "double"):  # whose range is looked at first
+        if turned or image.format in ("float", "double"):  # whose range is looked at first
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
         image = shown(unlab(image) if facts.patched else image, frames, name)

@@ -105,7 +105,7 @@ def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], li
     image = dress(image.copy(interpretation=_interpretation(image)), like, size[0])
     if image.get_typeof("iptc-data"):
         if form.name == "tiff":
-            image.remove("iptc-data")  # libvips would cut it to a quarter; ``write_rows`` adds it whole
+            image.remove("iptc-data")  # libvips would cut it to a quarter; ``_finish`` adds it whole
         elif form.name == "jpeg":
             image.set_type(pyvips.GValue.blob_type, "iptc-data", iptc.wrapped(image.get("iptc-data")))
     options = _options(form, like, image.width * image.height * image.bands * like.bits // 8)

@@ -44,13 +44,20 @@ class Upscaler:
     """A network ready to enlarge pictures; keeps nothing of a picture between calls, so threads may share one.
 
     Args:
-        model: A network, a model file, the name of a shipped model, or none for the default one.
+        model: A network, a model file, a name as ``find_model`` takes it, or none for the default one.
         device: Where it runs: auto, cpu, cuda, cuda:1, mps, vulkan.
         precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
         overlap: LR pixels read around every tile; none = as the network's depth asks for.
         engine: What runs it: auto (the fastest that is installed), torch, ncnn, openvino.
         compiled: Through ``torch.compile``.
+
+    Attributes:
+        scale: How many times larger its pictures are.
+        tile: Side of the largest square given to the network, in LR pixels.
+        overlap: LR pixels read around every tile.
+        device: Where torch runs the network; the CPU with other engines.
+        dtype: Arithmetic of the network.
 
     Raises:
         EsrganError: An unknown device, precision or engine, a model that cannot be read, a tile too small for its

@@ -31,6 +31,9 @@ class VGGFeatures(nn.Module):
         weights: A ``.safetensors`` or ``.pth`` file with torchvision's names (``features.0.weight``, ...); without one,
             torchvision's own file is taken from torch's cache or downloaded into it.
         layers: ``conv1_1`` to ``conv5_4``.
+
+    Raises:
+        EsrganError: No such layer, or weights that cannot be had or do not fit.
     """
 
     mean: Tensor
@@ -44,7 +47,7 @@ class VGGFeatures(nn.Module):
             raise EsrganError(f"VGG layers must be some of {', '.join(LAYERS)}; got {unknown}")
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self.features = _trunk(deepest=max(self.layers, key=LAYERS.index))
+        self.features = trunk(deepest=max(self.layers, key=LAYERS.index))
         path = weights or pretrained.fetch(pretrained.VGG19)
         shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
         self.load_state_dict(pretrained.pick(pretrained.read(path), shapes, path))
@@ -61,7 +64,7 @@ class VGGFeatures(nn.Module):
         return found
 
 
-def _trunk(deepest: str) -> nn.Sequential:
+def trunk(deepest: str) -> nn.Sequential:
     """The layers in torchvision's order, so that their numbers agree, up to the convolution ``deepest``."""
     modules: list[nn.Module] = []
     inputs = 3
