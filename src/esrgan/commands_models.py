@@ -78,8 +78,7 @@ def interpolate_command(
         out: The model file to write, .safetensors.
     """
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.interpolate import blend, blend_provenance  # noqa: PLC0415
-    from esrgan.model_file import load_model, read_header, save_model  # noqa: PLC0415
+    from esrgan.interpolate import blend_files  # noqa: PLC0415
 
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} must end in .safetensors; `esrgan convert` then makes other files of it")
@@ -89,10 +88,7 @@ def interpolate_command(
         if len(models) != 2 or not 0 <= alpha <= 1:
             raise UsageError("--alpha blends two models and is from 0 to 1; for more give --weights")
         weights = (1 - alpha, alpha)
-    paths = [_find(model) for model in models]
-    network = blend([load_model(path) for path in paths], weights)
-    sources = [read_header(path).provenance for path in paths]
-    save_model(network, out, provenance=blend_provenance([path.stem for path in paths], sources, weights))
+    blend_files([_find(model) for model in models], weights, out)
     print(out)
 
 

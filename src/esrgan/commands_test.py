@@ -3,12 +3,14 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from esrgan.commands_options import Running
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,21 +31,6 @@ COLUMNS = {
     "seconds": ("sec", 2),
 }
 """The scores of a table, their heads, so short that 80 characters hold the table, and their decimal places."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """How the network runs."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps or vulkan."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network."""
-    engine: Literal["auto", "torch", "ncnn", "openvino"] = "auto"
-    """What runs the network."""
-    tile: Annotated[int | None, Parameter(validator=Number(gt=0))] = None
-    """Side of the largest square given to the network at once, in LR pixels."""
 
 
 def test_command(

@@ -3,22 +3,22 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
+
+from esrgan.commands_options import Positive, Size, Upscaling
 
 if TYPE_CHECKING:  # these import torch
     from esrgan.folders import Job, Outcome, Plan
     from esrgan.upscale_run import Runner
     from esrgan.upscaler import Upscaler
 
-SIZE = Group("Size", validator=None, sort_key=1)
 MODEL = Group("Model", sort_key=2)
 FILES = Group("Files", sort_key=3)
-SPEED = Group("Speed and memory", sort_key=4)
 
-Positive = validators.Number(gt=0)
 Share = validators.Number(gte=0, lte=1)
 
 
@@ -44,11 +44,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], allow_leading_hyphen=True, validator=_no_option)
     ] = None,
-    scale: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
-    width: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
-    height: Annotated[int | None, Parameter(group=SIZE, validator=Positive)] = None,
-    megapixels: Annotated[float | None, Parameter(group=SIZE, validator=Positive)] = None,
-    transparency: Annotated[Literal["network", "bicubic"], Parameter(group=SIZE)] = "network",
+    size: Size = Size(),
     model: Annotated[str | None, Parameter(group=MODEL)] = None,
     alpha: Annotated[float | None, Parameter(group=MODEL, validator=Share)] = None,
     psnr_model: Annotated[str | None, Parameter(group=MODEL)] = None,
@@ -57,13 +53,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     overwrite: Annotated[bool, Parameter(group=FILES, negative=())] = False,
     compare: Annotated[bool, Parameter(group=FILES, negative=())] = False,
     json: Annotated[Path | None, Parameter(group=FILES)] = None,
-    limit_pixels: Annotated[int, Parameter(group=FILES, validator=Positive)] = 300_000_000,
-    device: Annotated[str, Parameter(group=SPEED)] = "auto",
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Parameter(group=SPEED)] = "auto",
-    engine: Annotated[Literal["auto", "torch", "ncnn", "openvino"], Parameter(group=SPEED)] = "auto",
-    compile_: Annotated[bool, Parameter(name="--compile", group=SPEED, negative=())] = False,
-    tile: Annotated[int | None, Parameter(group=SPEED, validator=Positive)] = None,
-    overlap: Annotated[int | None, Parameter(group=SPEED, validator=validators.Number(gte=0))] = None,
+    limit_pixels: Annotated[int, Parameter(group=FILES), Positive] = 300_000_000,
+    running: Upscaling = Upscaling(),
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
 ) -> int:
     """Enlarge pictures; everything about them but the size stays: profile, EXIF, 16 bits, transparency, frames.
@@ -74,12 +65,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         inputs: Pictures, folders (searched recursively), .txt lists of them, or - for standard input.
         out: Folder for the results; or, for one picture, a file; or - for standard output. Folders are mirrored in it.
             ["upscaled", or - where the input is -]
-        scale: Times the size, such as 4, 2 or 1.5; where the network's own scale differs, bicubic does the rest.
-            [the network's own]
-        width: Of the result, in pixels; alone, the height follows.
-        height: Of the result, in pixels; alone, the width follows.
-        megapixels: Of the result, in millions of pixels.
-        transparency: How transparency is enlarged: by the network, as a grey picture, or bicubic.
+        size: Of the results.
         model: Name of a model at hand (see `esrgan models`) or a file. [the GAN model that suits scale and device]
         alpha: Blend a PSNR model (0) with the GAN model (1); 0.8 has fewer invented details than 1.
         psnr_model: The one to blend with. [the one beside the GAN model]
@@ -89,12 +75,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         compare: Also write STEM_x4_compare.png: bicubic on the left, the network on the right.
         json: Write a report of every picture there.
         limit_pixels: Refuse pictures with more than this, as decompression bombs.
-        device: auto, cpu, cuda, cuda:1, mps, or vulkan: ncnn on any GPU that has a driver for it.
-        precision: Arithmetic of the network; auto takes the fastest that is safe on the device.
-        engine: What runs the network; auto: the fastest that is installed.
-        compile_: Let torch compile the network: up to minutes at the start, for many pictures on a GPU.
-        tile: Side of the largest square the network gets at once, in pixels; smaller needs less memory.
-        overlap: Pixels read around every tile, so that no seam shows; 16, or 32 for deep networks.
+        running: Of the network.
         verbose: Also say what runs where, and how long each picture took.
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
@@ -107,14 +88,12 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
 
     keep_buffers()
     out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
-    how = Enlargement(scale=scale, width=width, height=height, megapixels=megapixels, transparency=transparency)
+    how = Enlargement(**asdict(size))
     form = find_format(format_) if format_ else None
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
-    upscaler, key = _load(model, alpha, psnr_model, scale,
-                          {"device": device, "precision": precision, "tile": tile, "overlap": overlap,
-                           "engine": engine, "compiled": compile_})  # fmt: skip
+    upscaler, key = _load(model, alpha, psnr_model, size.scale, running)
     naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
@@ -124,7 +103,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
-    key = f"{key} {precision} {how} {form.name if form else None}"
+    key = f"{key} {running.precision} {how} {form.name if form else None}"
     runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=key,
                     overwrite=overwrite, compare=compare)  # fmt: skip
     if verbose:
@@ -144,7 +123,7 @@ def _refuse_shared_comparisons(todo: "Plan") -> None:
 
 
 def _load(
-    model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, options: dict[str, Any]
+    model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, running: Upscaling
 ) -> "tuple[Upscaler, str]":
     """The upscaler, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
@@ -153,13 +132,13 @@ def _load(
     from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
-    device = str(torch_device(options["device"]))
+    device = str(torch_device(running.device))
     path = find_model(model, scale=scale or 4, device=device)
     if alpha is None:
-        return Upscaler(path, **options), fingerprint(path)
+        return Upscaler(path, **asdict(running)), fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)
     network = interpolate(load_model(other), load_model(path), alpha)
-    return Upscaler(network, **options), f"{fingerprint(other)} {alpha} {fingerprint(path)}"
+    return Upscaler(network, **asdict(running)), f"{fingerprint(other)} {alpha} {fingerprint(path)}"
 
 
 def _make_folder(folder: Path) -> None:
@@ -233,7 +212,6 @@ def _progress(pictures: int) -> "Iterator[Callable[[Job, int, int], object]]":
 
 
 def _write_report(path: Path, runner: "Runner", counts: dict[str, int], outcomes: "list[Outcome]") -> None:
-    from dataclasses import asdict  # noqa: PLC0415
     from json import dumps  # noqa: PLC0415
 
     from esrgan.files import write_text  # noqa: PLC0415

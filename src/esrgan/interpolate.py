@@ -4,10 +4,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
+from esrgan.model_file import build, read_model, save_model
 
 
 def interpolate(a: Generator, b: Generator, alpha: float) -> Generator:
@@ -54,6 +56,18 @@ def blend(models: Sequence[Generator], weights: Sequence[float]) -> Generator:
         }
     )
     return result
+
+
+def blend_files(paths: Sequence[Path], weights: Sequence[float], out: Path) -> None:
+    """Write the model file ``out`` that is the ``blend`` of those at ``paths``.
+
+    Raises:
+        EsrganError: As ``blend``; or a file cannot be read or written.
+    """
+    models = [read_model(path) for path in paths]
+    network = blend([build(model, path) for model, path in zip(models, paths, strict=True)], weights)
+    sources = [model.header.provenance for model in models]
+    save_model(network, out, provenance=blend_provenance([path.stem for path in paths], sources, weights))
 
 
 def blend_provenance(

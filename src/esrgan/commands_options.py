@@ -1,0 +1,53 @@
+"""Options that several verbs share."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
+
+Positive = Parameter(validator=Number(gt=0))
+
+
+@Parameter(name="*", group=Group("Speed and memory", sort_key=4))
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How the network runs."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps, or vulkan: ncnn on any GPU that has a driver for it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the network; auto takes the fastest that is safe on the device."""
+    engine: Literal["auto", "torch", "ncnn", "openvino"] = "auto"
+    """What runs the network; auto: the fastest that is installed."""
+    tile: Annotated[int | None, Positive] = None
+    """Side of the largest square the network gets at once, in LR pixels; smaller needs less memory."""
+
+
+@Parameter(name="*", group=Group("Speed and memory", sort_key=4))
+@dataclass(frozen=True, kw_only=True)
+class Upscaling(Running):
+    """How the network runs on pictures of any size."""
+
+    overlap: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
+    """Pixels read around every tile, so that no seam shows; 16, or 32 for deep networks."""
+    compiled: Annotated[bool, Parameter(name="--compile", negative=())] = False
+    """Let torch compile the network: up to minutes at the start, for many pictures on a GPU."""
+
+
+@Parameter(name="*", group=Group("Size", sort_key=1))
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large results are."""
+
+    scale: Annotated[float | None, Positive] = None
+    """Times the size, such as 4, 2 or 1.5; where the network's own scale differs, bicubic does the rest.
+    [the network's own]"""
+    width: Annotated[int | None, Positive] = None
+    """Of the result, in pixels; alone, the height follows."""
+    height: Annotated[int | None, Positive] = None
+    """Of the result, in pixels; alone, the width follows."""
+    megapixels: Annotated[float | None, Positive] = None
+    """Of the result, in millions of pixels."""
+    transparency: Literal["network", "bicubic"] = "network"
+    """How transparency is enlarged: by the network, as a grey picture, or bicubic."""
