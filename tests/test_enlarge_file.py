@@ -1,10 +1,14 @@
 """Everything about a picture stays, except its size."""
 
 import io
+import struct
 import threading
+import zlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from conftest import camera_exif, photo, red_disc, rgb_profile, waves
 from PIL import Image, ImageCms, IptcImagePlugin
@@ -213,9 +217,10 @@ def test_any_size_is_the_networks_output_resized_by_matlab_bicubic(upscaler, opt
 
 
 @pytest.mark.parametrize("options", [{"scale": 2, "width": 5}, {"scale": 0}, {"scale": -1}, {"scale": float("nan")},
-                                     {"height": 5, "megapixels": 1}])  # fmt: skip
-def test_sizes_that_contradict_are_refused(options):
-    with pytest.raises(EsrganError):
+                                     {"height": 5, "megapixels": 1}, {"width": 100.5}, {"scale": "2"},
+                                     {"transparency": "foo"}])  # fmt: skip
+def test_sizes_that_contradict_or_are_none_are_refused(options):
+    with pytest.raises(UsageError):
         Enlargement(**options)
 
 
@@ -375,3 +380,71 @@ def test_lab_becomes_srgb(upscaler):
     out = enlarged(upscaler, saved(lab, "TIFF"))
     assert out.mode == "RGB"
     assert np.abs(np.asarray(out).mean((0, 1)) - np.asarray(photo()).mean((0, 1))).max() < 3
+
+
+def with_chunk(data, name, content):
+    """A PNG with one more chunk after its header."""
+    body = name + content
+    return data[:33] + struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+
+
+def test_a_comment_of_another_alphabet_stops_nothing(upscaler):
+    data = with_chunk(saved(photo(), "PNG"), b"tEXt", b"Beschr\xe4nkung\0abc")
+    assert enlarged(upscaler, data).size == (256, 192)
+
+
+def test_what_fails_while_it_is_written_is_told(upscaler, monkeypatch):
+    monkeypatch.setattr("esrgan.picture_writer.dress", Mock(side_effect=ZeroDivisionError("dressed")))
+    with pytest.raises(ZeroDivisionError, match="dressed"):
+        upscale(saved(photo(), "WEBP"), upscaler)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "note"),
+    [((b"gAMA", (100_000).to_bytes(4, "big")), "gamma is 1"), ((b"cICP", bytes((9, 16, 0, 1))), "cICP"),
+     ((b"gAMA", (45_455).to_bytes(4, "big")), None)],
+)  # fmt: skip
+def test_statements_of_colour_that_are_not_kept_are_told(chunk, note):
+    notes = open_picture(with_chunk(saved(photo(), "PNG"), *chunk)).notes
+    assert (note is None and not notes) or note in notes[0]
+
+
+def test_a_tag_that_does_no_harm_does_not_refuse_a_tiff(upscaler, tmp_path):
+    photo().save(tmp_path / "a.tif", tiffinfo={315: "Mueller Co"})
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    place = data.find(struct.pack("<HHI", 315, 2, 11))
+    data[place + 4] = 10  # without its last zero
+    assert enlarged(upscaler, bytes(data)).size == (256, 192)
+    with pytest.raises(EsrganError, match="damaged or not readable"):
+        upscale(bytes(data[: len(data) // 2]), upscaler)
+
+
+def test_float_rgb_is_taken_as_float_grey_is(upscaler):
+    values = waves(48, 64)[..., 0].astype(np.float32) / 255
+    means = []
+    for bands in (1, 3):
+        image = pyvips.Image.new_from_array(np.repeat(values[..., None], bands, 2))
+        picture = open_picture(image.copy(interpretation="scrgb" if bands == 3 else "b-w").tiffsave_buffer())
+        means.append(picture.image.avg() / 65535)
+    assert means == pytest.approx([values.mean()] * 2, abs=1e-4)
+
+
+def test_a_palette_of_colours_with_opacity_keeps_it(upscaler):
+    clear = Image.new("RGBA", (16, 16), (200, 30, 30, 0)).quantize(8)
+    assert clear.palette.mode == "RGBA"
+    out = upscale(clear, upscaler)
+    assert out.mode == "RGBA"
+    assert np.asarray(out)[..., 3].max() == 0
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 255), (192, 0, 255), (0, 255, 0), (255, 0, 0), (0, 0, 255)])
+def test_the_shipped_models_keep_key_colours(colour):
+    for name in ("lite_x8_gan", "lite_x8_psnr", "lite_x4_gan"):
+        out = upscale(Image.new("RGB", (12, 12), colour), Upscaler(name, device="cpu"))
+        assert np.abs(np.asarray(out).astype(int) - colour).mean((0, 1)).max() <= 2
+
+
+def test_a_tensor_beside_the_range_is_refused(upscaler):
+    for image in (torch.full((1, 3, 8, 8), 200.0), torch.full((1, 3, 8, 8), -0.5)):
+        with pytest.raises(EsrganError, match=r"pictures are in \[0, 1\]; this one spans"):
+            upscaler(image)

@@ -7,6 +7,7 @@ from conftest import photo
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError
+from esrgan.files import machine
 from esrgan.folders import LONGEST_NAME, Job, Naming, plan, remove_leftovers
 from esrgan.model_file import fingerprint
 from esrgan.picture_formats import FORMATS
@@ -153,18 +154,21 @@ def test_the_record_knows_what_is_done_and_by_whom(tree):
 
 def test_leftovers_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
     gone, alive, other = (
-        tmp_path / name for name in (".999999999.a.part.png", f".{os.getppid()}.a.part.png", ".a.part.b")
-    )
-    for path in (gone, alive, other):
+        tmp_path / name
+        for name in (
+            f".999999999.{machine()}01234567.part.png", f".{os.getppid()}.{machine()}01234567.part.png", ".a.part.b"
+        )
+    )  # fmt: skip
+    elsewhere, old = (tmp_path / f".999999999.{mark}.part.png" for mark in ("f" * 16, "e" * 16))
+    for path in (gone, alive, other, elsewhere, old):
         path.touch()
+    os.utime(old, (1, 1))
     remove_leftovers([tmp_path, tmp_path / "nowhere"])
-    assert not gone.exists()
-    assert alive.exists()
-    assert other.exists()
+    assert [path.exists() for path in (gone, alive, other, elsewhere, old)] == [False, True, True, True, False]
 
 
 def test_on_windows_leftovers_stay_because_asking_for_a_process_would_interrupt_it(tmp_path, monkeypatch):
-    left = tmp_path / ".999999999.a.part.png"
+    left = tmp_path / f".999999999.{machine()}01234567.part.png"
     left.touch()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", "win32")

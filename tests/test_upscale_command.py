@@ -192,7 +192,7 @@ def test_a_target_that_cannot_be_looked_at_fails_alone(run, tmp_path):
     code, _, err = run(*(tmp_path / f"{name}.png" for name in "abc"), "-o", tmp_path / "out", "--json", tmp_path / "r")
     assert code == 1
     assert err[-1] == "2 done, 1 failed"
-    assert "No such file" in err[0]
+    assert "was not made by this command" in err[0]
     assert json.loads((tmp_path / "r").read_text())["failed"] == 1
 
 
@@ -323,3 +323,59 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--limit-pixels" in done.stdout
+
+
+def test_a_comparison_never_replaces_another_result(run, tmp_path):
+    photo().save(tmp_path / "a.jpg")
+    photo().save(tmp_path / "a_compare.png")
+    code, _, err = run(tmp_path, "--name", "{stem}", "--compare", "-o", tmp_path / "out")
+    assert code == 2
+    assert "share one comparison" in err[-1]
+
+
+def test_results_are_not_taken_for_inputs_however_their_folder_is_spelt(run, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    photo().save(album / "a.png")
+    (tmp_path / "link").symlink_to(album)
+    assert run(album, "-o", album)[0] == 0
+    assert run(album, "-o", tmp_path / "link")[2] == [f"{album / 'a.png'}: done before"]
+    assert run(tmp_path / "link", "-o", album)[2] == [f"{tmp_path / 'link' / 'a.png'}: done before"]
+
+
+def test_results_of_an_earlier_run_below_a_folder_are_left_out(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path, "-o", tmp_path / "first")[0] == 0
+    assert run(tmp_path, "-o", tmp_path / "second")[0] == 0
+    assert names(tmp_path / "second") == ["a_x4.png"]
+    assert run(tmp_path / "first", "-o", tmp_path / "third")[0] == 0  # named itself, it is enlarged again
+    assert (tmp_path / "third" / "a_x4_x4.png").is_file()
+
+
+def test_the_result_of_a_picture_that_is_gone_is_not_replaced(run, tmp_path):
+    for folder, angle in (("a", 0), ("b", 180)):
+        (tmp_path / folder).mkdir()
+        photo().rotate(angle).save(tmp_path / folder / "p.png")
+    args = ("--out", tmp_path / "out")
+    assert run(tmp_path / "a", *args)[0] == 0
+    before = (tmp_path / "out" / "p_x4.png").read_bytes()
+    (tmp_path / "a" / "p.png").unlink()
+    code, _, err = run(tmp_path / "b", *args)
+    assert code == 1
+    assert "which is gone" in err[0]
+    assert (tmp_path / "out" / "p_x4.png").read_bytes() == before
+
+
+def test_a_file_name_of_a_format_that_cannot_be_written_makes_no_folder(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.bmp")[0] == 2
+    assert not (tmp_path / "b.bmp").exists()
+
+
+def test_what_fails_in_planning_is_named(run, tmp_path):
+    frames = [photo(), photo().rotate(90)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    code, _, err = run(tmp_path / "a.gif", "--format", "jpeg")
+    assert code == 1
+    assert err[0].startswith(f"esrgan: {tmp_path / 'a.gif'}: JPEG cannot hold 2 frames; choose another --format")
+    assert "--scale" not in err[0]

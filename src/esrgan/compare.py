@@ -33,8 +33,9 @@ def has_comparison(enlarged: Path) -> bool:
 
 
 def refuse_shared(results: Iterable[Path]) -> None:
-    """Raise ``UsageError`` where two results would have one comparison."""
-    seen: dict[Path, Path] = {}
+    """Raise ``UsageError`` where two results would have one comparison, or a comparison be another's result."""
+    results = list(results)
+    seen = {result: result for result in results}
     for result in results:
         other = seen.setdefault(comparison_path(result), result)
         if other != result:

@@ -27,7 +27,11 @@ def sniff(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    return _FTYP.get(head[8:12].decode("latin-1")) if head[4:8] == b"ftyp" else None
+    if head[4:8] != b"ftyp":
+        return None
+    brands = [head[i : i + 4].decode("latin-1") for i in (8, *range(16, len(head) - 3, 4))]  # the major one, the others
+    known = [_FTYP[brand] for brand in brands if brand in _FTYP]
+    return "avif" if brands[0] in ("mif1", "miaf") and "avif" in known else next(iter(known), None)
 
 
 def is_lossless_webp(file: BinaryIO) -> bool:
@@ -41,14 +45,15 @@ def is_lossless_webp(file: BinaryIO) -> bool:
     return False
 
 
-def is_animated_png(file: BinaryIO) -> bool:
-    """Whether a PNG announces frames before its pixels; libvips reads the first picture only."""
+def chunks_before_pixels(file: BinaryIO) -> dict[bytes, bytes]:
+    """Each kind of chunk before a PNG's pixels, and the first 16 bytes of its content."""
+    found = {}
     file.seek(8)
     while len(header := file.read(8)) == 8 and header[4:] != b"IDAT":
-        if header[4:] == b"acTL":
-            return True
-        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)
-    return False
+        place, length = file.tell(), int.from_bytes(header[:4], "big")
+        found[header[4:]] = file.read(min(16, length))
+        file.seek(place + length + 4)
+    return found
 
 
 def is_whole_gif(file: BinaryIO) -> bool:

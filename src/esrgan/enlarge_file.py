@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -39,8 +40,13 @@ class Enlargement:
             raise UsageError("give one of scale, width and height, or megapixels, not several")
         for name in ("scale", "width", "height", "megapixels"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value}; it must be above 0")
+            if value is None:
+                continue
+            whole = name in ("width", "height")
+            if not isinstance(value, int if whole else int | float) or not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value!r}; it must be a {'whole ' * whole}number above 0")
+        if self.transparency not in get_args(Transparency):
+            raise UsageError(f"transparency is {self.transparency!r}; it must be network or bicubic")
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
         """Rows and columns of the result for a picture of ``height`` x ``width``."""

@@ -2,24 +2,37 @@
 
 import hashlib
 import os
+import platform
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from esrgan.errors import EsrganError
+
+
+@cache
+def machine() -> str:
+    """Eight letters that tell this machine, or container, from others that write to the same folders."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").stat().st_ino)  # whose numbers are of one such space
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it becomes ``path``, on any failure it is removed.
 
-    The temporary name keeps the suffix, for writers that choose the format by it. The parent folder is made.
+    The temporary name says which process of which machine writes it, and keeps the suffix, for writers that choose the
+    format by it. The parent folder is made.
 
     Raises:
         EsrganError: The file cannot be written; ``path`` is then as it was.
     """
-    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name itself may be as long as names can be
-    temporary = path.with_name(f".{os.getpid()}.{mark}.part{path.suffix}")
+    temporary = path.with_name(f".{os.getpid()}.{machine()}{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

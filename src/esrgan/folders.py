@@ -3,18 +3,27 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
+from esrgan.files import machine
 from esrgan.images import read_list, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.record import Record
 
 LONGEST_NAME = 255  # bytes, on every usual file system
+DAY = 86_400  # seconds
+UNWRITABLE = frozenset(
+    f".{end}" for end in ("bmp", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg")
+)
+"""What a picture's name may end in, and a folder's will not."""
 STDIO = Path("-")
 
 
@@ -77,6 +86,10 @@ class Naming:
             raise UsageError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             raise UsageError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
+        if self.out.suffix.lower() in UNWRITABLE and not self.out.exists():
+            raise UsageError(
+                f"{self.out}: {self.out.suffix[1:].upper()} cannot be written; end its name in .png or .jpg"
+            )
         if self.form and self.single and self.out != STDIO and self.out.suffix.lower() not in self.form.suffixes:
             raise UsageError(f"{self.out} is no name for {self.form.name.upper()}; leave --format out, or change one")
 
@@ -129,16 +142,22 @@ def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
         try:
             made.jobs.append(_job(source, folder, naming))
         except EsrganError as error:
-            made.failures.append(Outcome(input=name_of(source), status="failed", message=str(error)))
+            made.failures.append(Outcome(input=name_of(source), status="failed", message=told(error, source)))
     _refuse_collisions(made.jobs)
     return made
+
+
+def told(error: object, source: Path) -> str:
+    """What to say of a failure: it begins with the name of the picture."""
+    text, name = str(error), name_of(source)
+    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def _pictures(
     inputs: Sequence[Path], out: Path, failures: list[Outcome], within: tuple[Path, ...] = ()
 ) -> Iterable[tuple[Path, Path]]:
     """Each picture, and the folder to mirror it in, relative to the output; ``within``: the lists that name these."""
-    ours = {out / name for name in Record(out).names()}
+    record = cache(Record)
 
     def unreadable(error: OSError) -> None:
         name = name_of(Path(error.filename))
@@ -151,12 +170,19 @@ def _pictures(
         elif path.is_dir():
             same = out.resolve() == path.resolve()
             for source in walk(path, on_error=unreadable, leave_out=None if same else out.resolve()):
-                if not (same and source in ours):
+                if not _is_result(source, path, record, same=same):
                     yield source, source.parent.relative_to(path)
         elif path == STDIO or os.path.lexists(path):
             yield path, Path()
         else:
             raise EsrganError(f"there is no picture or folder {name_of(path)}")
+
+
+def _is_result(source: Path, root: Path, record: Callable[[Path], Record], *, same: bool) -> bool:
+    """Whether an earlier run wrote it to a folder below ``root``, or to ``root`` if that is the output's (``same``)."""
+    inner = source.parent.relative_to(root)
+    folders = [root / part for part in (inner, *inner.parents) if same or part != Path()]
+    return any(record(folder).is_ours(source) for folder in folders)
 
 
 def _job(source: Path, folder: Path, naming: Naming) -> Job:
@@ -187,12 +213,14 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Delete the temporary files of runs that were killed: their names begin with the number of a process now gone."""
+    """Delete the temporary files of runs that were killed: of a process of this machine that is gone, or a day old."""
     for folder in folders:
-        for path in folder.glob(".*.part.*") if folder.is_dir() else ():
-            number = path.name.split(".")[1]
-            if number.isdigit() and not _runs(int(number)):
-                path.unlink(missing_ok=True)
+        for path in folder.glob(f".[0-9]*.{16 * '?'}.part.*") if folder.is_dir() else ():
+            _, number, mark, *_ = path.name.split(".")
+            with suppress(OSError):  # another process was faster
+                gone = mark.startswith(machine()) and number.isdigit() and not _runs(int(number))
+                if gone or time.time() - path.stat().st_mtime > DAY:
+                    path.unlink()
 
 
 def _runs(process: int) -> bool:

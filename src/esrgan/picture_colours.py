@@ -4,6 +4,9 @@ import pyvips
 
 from esrgan.errors import EsrganError
 
+AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram", "scrgb")
+"""Interpretations whose values are kept; the last is what libvips takes all float RGB for, linear or not."""
+
 
 def unlab(image: pyvips.Image) -> pyvips.Image:
     """8-bit CIELAB samples, read as if they were RGB, as what they are: L of 255 levels, a and b with a sign."""
@@ -23,7 +26,7 @@ def shown(image: pyvips.Image, frames: int, name: str) -> pyvips.Image:
         image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=16 if deep else 8)
     elif image.interpretation in ("lab", "labs"):  # of D50, as ICC and Photoshop have it
         image = image.colourspace("lab").icc_export(output_profile="srgb", depth=16 if deep else 8)
-    elif image.interpretation not in ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram"):
+    elif image.interpretation not in AS_THEY_ARE:
         image = image.colourspace("rgb16" if deep else "srgb").copy()
         image.remove("icc-profile-data")  # it described the other space
     return _of_whole_numbers(image, name)

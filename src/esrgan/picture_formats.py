@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pyvips
 
@@ -27,7 +28,8 @@ class Format:
     @property
     def writable(self) -> bool:
         """Whether the libvips on this machine writes it."""
-        return bool(pyvips.type_find("VipsOperation", f"{self.saver}save_target"))
+        known = bool(pyvips.type_find("VipsOperation", f"{self.saver}save_target"))
+        return known and (self.name != "heic" or _writes_heic())
 
 
 FORMATS = {
@@ -78,12 +80,13 @@ def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -
     if why is None:
         return form, _losses(form, picture)
     if wanted or picture.frames > 1:
-        raise EsrganError(f"{form.name.upper()} {why}; choose another --format or a smaller --scale")
+        smaller = " or a smaller --scale" if "at most" in why else ""
+        raise EsrganError(f"{form.name.upper()} {why}; choose another --format{smaller}")
     return FORMATS["png"], (f"written as PNG, because {form.name.upper()} {why}",)
 
 
 def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:
-    if not form.writable or (form.name == "heic" and not _writes_heic()):
+    if not form.writable:
         return "cannot be written on this machine"
     if max(size) > form.side:
         return f"holds at most {form.side} pixels a side, not {max(size)}"
@@ -107,6 +110,7 @@ def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
     return tuple(lost)
 
 
+@cache
 def _writes_heic() -> bool:
     try:
         pyvips.Image.black(16, 16, bands=3).copy(interpretation="srgb").heifsave_buffer(compression="hevc")

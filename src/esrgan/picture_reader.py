@@ -17,7 +17,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from esrgan.containers import is_animated_png, is_lossless_webp, is_whole_gif, sniff
+from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_colours import shown, unlab
 from esrgan.tiff_tags import as_exif, lab_field
@@ -203,8 +203,8 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
     with _file(source) as file:
         if kind == "gif" and not is_whole_gif(file):
             raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
-        if kind == "png" and is_animated_png(file):
-            return _Facts(notes=("only the first frame, as libvips does not read animated PNG",))
+        if kind == "png":
+            return _Facts(notes=_png_notes(chunks_before_pixels(file)))
         if kind == "avif" and file.read(12)[8:] == b"avis":
             return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
         if kind == "webp":
@@ -217,6 +217,16 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
                 patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
             return _Facts(exif=as_exif(file), patched=patched)
     return _Facts()
+
+
+def _png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:
+    notes = ["only the first frame, as libvips does not read animated PNG"] if b"acTL" in chunks else []
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"")[:4], "big") / 100_000
+    if b"cICP" in chunks:
+        notes.append("the values are kept, but not the statement (cICP) of what colours they are")
+    elif gamma and abs(gamma - 1 / 2.2) > 0.01 and not chunks.keys() & {b"sRGB", b"iCCP"}:
+        notes.append(f"the values are kept, but not the statement that their gamma is {gamma:.3g}")
+    return tuple(notes)
 
 
 def _load_all(source: Path | bytes, kind: str) -> tuple[pyvips.Image, tuple[str, ...]]:
@@ -241,5 +251,6 @@ def _load(source: Path | bytes, kind: str, options: dict[str, Any]) -> pyvips.Im
     else:  # by descriptor, as libvips knows names in UTF-8 only
         with source.open("rb") as file:
             stream = pyvips.Source.new_from_descriptor(file.fileno())  # which duplicates it
-    options = {"access": "sequential", "fail_on": "warning"} | options
+    fail_on = "error" if kind == "tiff" else "warning"  # of a TIFF it warns of tags that do no harm
+    options = {"access": "sequential", "fail_on": fail_on} | options
     return pyvips.Operation.call(f"{_LOADER[kind]}load_source", stream, **options)

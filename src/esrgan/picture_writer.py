@@ -38,13 +38,13 @@ def write_rows(
         EsrganError: It cannot be encoded or written; what ``rows`` raises comes through.
     """
     reading, writing = os.pipe()
-    faults: list[str] = []
+    faults: list[Exception] = []
 
     def save() -> None:
         try:
             _save(reading, descriptor, form, size, like)
-        except pyvips.Error as error:
-            faults.append(reason(error))
+        except Exception as error:
+            faults.append(error)
         finally:
             while os.read(reading, 1 << 20):  # whoever writes the rows must never wait for nobody
                 pass
@@ -61,7 +61,9 @@ def write_rows(
     finally:
         saver.join()
     if faults:
-        raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or faults[0]}")
+        if not isinstance(faults[0], pyvips.Error):
+            raise faults[0]
+        raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or reason(faults[0])}")
     with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
         _finish(file, form, like)
 
@@ -122,11 +124,9 @@ def _interpretation(image: pyvips.Image) -> str:
 def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     """``image`` with the profile, EXIF, XMP, IPTC, resolution, delays and comments of ``like``."""
     image = image.copy()
-    for name in like.image.get_fields():
-        value = like.image.get(name)
-        comment = name.startswith("png-comment-") and value.isascii()  # libvips would garble any other
-        if name in _KEPT or comment:
-            image.set_type(like.image.get_typeof(name), name, value)
+    for name in (*_KEPT, *_comments(like.image)):
+        if like.image.get_typeof(name):
+            image.set_type(like.image.get_typeof(name), name, like.image.get(name))
     if image.get_typeof("exif-data"):  # libvips takes orientation and size from the image, the rest from this
         image.set_type(pyvips.GValue.blob_type, "exif-data", without_thumbnail(image.get("exif-data")))
     if like.frames > 1:  # not turned upright
@@ -136,6 +136,15 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
     return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too
+
+
+def _comments(image: pyvips.Image) -> list[str]:
+    """The names of a PNG's comments; not of those beyond ASCII, which libvips would garble."""
+    try:
+        names = [name for name in image.get_fields() if name.startswith("png-comment-")]
+        return [name for name in names if image.get(name).isascii()]
+    except UnicodeDecodeError:  # a keyword of another alphabet, after which pyvips tells none
+        return []
 
 
 def without_thumbnail(exif: bytes) -> bytes:

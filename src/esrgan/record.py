@@ -24,10 +24,6 @@ class Record:
                 except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
                     continue
 
-    def names(self) -> set[str]:
-        """Of all files ever made here, relative to the folder."""
-        return set(self._entries)
-
     def is_done(self, source: Path, target: Path, key: str) -> bool:
         """Whether the target is there, whole, from this very input, by the same model and options."""
         last = self._last(target)
@@ -41,21 +37,22 @@ class Record:
             return False
 
     def other_source(self, source: Path, target: Path) -> Path | None:
-        """Another picture, still there, that the target was made from."""
+        """Another picture that the target was made from."""
         other = Path(self._last(target).get("source", source)).resolve()
-        return other if other != source.resolve() and other.exists() else None
+        return other if other != source.resolve() else None
 
     def is_ours(self, target: Path) -> bool:
         """Whether the file there was made by this program."""
-        return target.stat().st_size in [entry.get("size") for entry in self._entries.get(self._name(target), [])]
+        entries = self._entries.get(self._name(target), [])
+        return bool(entries) and target.stat().st_size in [entry.get("size") for entry in entries]
 
     def add(self, source: Path, target: Path, key: str, written: Path) -> None:
         """Note that ``written``, complete, is about to become ``target``."""
         self._append(target, written, {"input": _at(source), "source": str(source.resolve()), "key": key})
 
-    def add_comparison(self, path: Path) -> None:
-        """Note that this file is ours too."""
-        self._append(path, path, {})
+    def add_alone(self, target: Path, written: Path) -> None:
+        """Note that ``written`` is, or is about to become, ``target``, and ours, though of no file."""
+        self._append(target, written, {})
 
     def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
         entry = {"output": self._name(target), "size": written.stat().st_size, **made}

@@ -189,7 +189,7 @@ def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
     if image.mode in ("1", "L", "RGB", "P") and clear:
         image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     elif image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if image.mode == "PA" else "RGB")
+        image = image.convert("RGBA" if image.mode == "PA" or image.palette.mode == "RGBA" else "RGB")
     elif image.mode == "CMYK":
         image = _rgb_of(image, info.pop("icc_profile", None))
     elif not image.mode.startswith("I;16"):

@@ -16,7 +16,7 @@ from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.folders import STDIO, Job, Naming, Outcome
+from esrgan.folders import STDIO, Job, Naming, Outcome, told
 from esrgan.main_thread import MainThread
 from esrgan.memory import is_out_of_memory
 from esrgan.picture_reader import name_of, open_picture
@@ -78,13 +78,13 @@ class Runner:
             else:
                 outcome.size = self._do(job, on_rows)
         except (EsrganError, MemoryError, RuntimeError, OSError) as error:
-            outcome.status, outcome.message = "failed", self._told(error, outcome.input)
+            outcome.status, outcome.message = "failed", self._told(error, job.source)
             if DISK_FULL in outcome.message:
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
         return outcome
 
-    def _told(self, error: Exception, name: str) -> str:
+    def _told(self, error: Exception, source: Path) -> str:
         """What to say of a failure that concerns one picture; raises any other."""
         text = str(error)
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
@@ -93,17 +93,22 @@ class Runner:
             if not is_out_of_memory(error):
                 raise error
             text = f"out of memory; use a smaller --tile (now {self.upscaler.tile})"
-        return text if text.startswith(name) else f"{name}: {text}"
+        return told(text, source)
 
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
             return False
-        if job.source != STDIO and (other := self.record.other_source(job.source, job.target)):
-            raise EsrganError(
-                f"{name_of(job.target)} was made from {name_of(other)}; use another --out or --name, or --overwrite"
-            )
-        if job.source != STDIO and self.record.is_done(job.source, job.target, self.key):
-            return True
+        if job.source != STDIO:
+            other = self.record.other_source(job.source, job.target)
+            moved = other is None or not other.exists()
+            if moved and self.record.is_done(job.source, job.target, self.key):
+                return True
+            if other:
+                gone = ", which is gone" if moved else ""
+                raise EsrganError(
+                    f"{name_of(job.target)} was made from {name_of(other)}{gone}; use another --out or --name, or"
+                    " --overwrite"
+                )
         if not self.record.is_ours(job.target):
             raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
         return False
@@ -119,8 +124,10 @@ class Runner:
         with replacing(job.target) as temporary:
             with temporary.open("w+b") as file:
                 size = self._enlarge(job, file.fileno(), on_rows)
-            if job.source != STDIO:
-                with self._recording:
+            with self._recording:
+                if job.source == STDIO:
+                    self.record.add_alone(job.target, temporary)
+                else:
                     self.record.add(job.source, job.target, self.key, temporary)
         if self.compare:
             self._write_comparison(job)
@@ -132,7 +139,7 @@ class Runner:
             raise EsrganError(f"{name_of(path)} exists and was not made by this command; --overwrite replaces it")
         write_comparison(self.naming.content(job.source), job.target, limit_pixels=self.naming.limit_pixels)
         with self._recording:
-            self.record.add_comparison(path)
+            self.record.add_alone(path, path)
 
     def _enlarge(self, job: Job, descriptor: int, on_rows: OnRows) -> tuple[int, int]:
         picture = open_picture(self.naming.content(job.source), limit_pixels=self.naming.limit_pixels)

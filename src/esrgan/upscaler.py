@@ -34,6 +34,8 @@ FRAME = 16
 PROBE = 64
 """Side of the square on which fp32 is asked whether 16 bits are at fault."""
 LEVEL = 1 / 255
+SLACK = 1e-3
+"""How far values of a picture may lie beside [0, 1], by rounding."""
 LARGEST_SHIFT = 2 * LEVEL
 """How far the mean colour of a picture may move before it is taken for a fault."""
 
@@ -114,13 +116,16 @@ class Upscaler:
             exact: Compute in fp32 whatever the precision: for pictures of more than 8 bits.
 
         Raises:
-            EsrganError: Not such pictures, values that are not finite in or out, or too little memory.
+            EsrganError: Not such pictures, values beside [0, 1] or not finite, or too little memory.
         """
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
             raise EsrganError(f"pictures must be float tensors (N, 3, H, W), not {image.dtype} {tuple(image.shape)}")
         if not torch.isfinite(image).all():
             raise EsrganError("the picture has values that are not finite")
         image = image.float()
+        low, high = (value.item() for value in image.aminmax())
+        if low < -SLACK or high > 1 + SLACK:
+            raise EsrganError(f"pictures are in [0, 1]; this one spans {low:.4g} to {high:.4g}")
         return tiled(
             lambda piece: self.piece(piece, exact=exact), image, scale=self.scale, tile=self.tile, overlap=self.overlap
         )
