@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import pyvips
+import tiny
 import torch
 
 from esrgan.benchmark import Bicubic, evaluate, score
@@ -226,3 +227,41 @@ def test_lr_made_from_hr_scores_like_the_published_lr(tmp_path):
     shutil.copytree(BENCH / "Set5" / "x4" / "HR", tmp_path / "Set5")
     published, made = (evaluate(Bicubic(4), [folder]).datasets[0] for folder in (BENCH / "Set5", tmp_path / "Set5"))
     assert made.mean("psnr_y") == pytest.approx(published.mean("psnr_y"), abs=0.01)
+
+
+def test_hr_and_lr_side_by_side_are_told_apart(tmp_path):
+    write_pair(tmp_path / "img_001_SRF_4_HR.png", tmp_path / "img_001_SRF_4_LR.png")
+    (files,) = find_pairs(tmp_path, 4)
+    assert files.lr == tmp_path / "img_001_SRF_4_LR.png"
+
+
+def test_an_lr_folder_of_an_unknown_name_is_not_passed_over(tmp_path):
+    write_pair(tmp_path / "HR" / "a.png", tmp_path / "LR_unknown" / "X4" / "a.png")
+    with pytest.raises(EsrganError, match="LR_unknown may hold the LR pictures"):
+        find_pairs(tmp_path, 4)
+
+
+def test_the_report_says_whose_lr_it_was_and_who_computed(tmp_path):
+    write_pair(tmp_path / "Own" / "x4" / "HR" / "a.png", tmp_path / "Own" / "x4" / "LR" / "a.png")
+    upscaler = Upscaler(Generator(tiny.SHAPE), device="cpu", precision="fp32", engine="torch")
+    report = evaluate(upscaler, [tmp_path / "Own", tmp_path / "Own" / "x4" / "HR"]).to_dict()
+    assert [found["name"] for found in report["datasets"]] == ["Own", "Own"]
+    assert "; LR of Own made from HR by bicubic" in report["protocol"]
+    assert "; computed: x4 by torch on cpu in float32" in report["protocol"]
+
+
+def test_a_mean_that_leaves_pictures_out_says_so(tmp_path, capsys):
+    write_rgb(torch.zeros(3, 48, 64), tmp_path / "black.png")
+    write_rgb(picture(48, 64), tmp_path / "photo[final].png")
+    assert main(["test", "--data", str(tmp_path), "--model", "bicubic"]) == 0
+    said = capsys.readouterr().out
+    assert "psnr_y: mean of 1 pictures" in said
+    assert "LR made from HR by bicubic" in said
+    assert "photo[final]" in said
+
+
+def test_a_report_replaces_no_picture(tmp_path):
+    write_rgb(picture(48, 64), tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    assert main(["test", "--data", str(tmp_path), "--model", "bicubic", "--json", str(tmp_path / "a.png")]) == 2
+    assert (tmp_path / "a.png").read_bytes() == before

@@ -5,8 +5,9 @@ import torch
 
 from esrgan import Generator, GeneratorConfig, load_model, read_header, save_model
 from esrgan.cli import main
-from esrgan.convert import convert
 from esrgan.describe import megaflops
+from esrgan.errors import EsrganError
+from esrgan.export import export
 
 TINY = GeneratorConfig(channels=8, growth=4, blocks=1)
 
@@ -143,8 +144,8 @@ def test_the_work_of_the_papers_network_is_known() -> None:
     assert megaflops(GeneratorConfig()) == pytest.approx(35.854, abs=0.001)
 
 
-def test_converting_in_place_keeps_the_model(models: list[str]) -> None:
-    before = load_model(models[1]).state_dict()
-    convert(Path(models[1]), Path(models[1]), dialect="old")
-    after = load_model(models[1]).state_dict()
-    assert torch.equal(after["conv_last.weight"], before["conv_last.weight"])
+def test_exporting_replaces_no_weights_of_something_else(tmp_path: Path, models: list[str]) -> None:
+    (tmp_path / "pytorch.bin").write_bytes(b"mine")
+    with pytest.raises(EsrganError, match=r"pytorch\.bin, which goes with pytorch\.param, is there"):
+        export(Path(models[0]), tmp_path / "pytorch.param")
+    assert (tmp_path / "pytorch.bin").read_bytes() == b"mine"

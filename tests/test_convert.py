@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, read_header, save_model
+from esrgan.cli import main
 from esrgan.convert import Dialect, convert, widened
+from esrgan.errors import UsageError
+from esrgan.interpolate import blend_files, blend_provenance
 from esrgan.model_file import sha256
 from esrgan.openmodeldb import write_openmodeldb
 
@@ -152,3 +156,57 @@ def test_openmodeldb_metadata_has_what_the_data_base_requires(tmp_path: Path) ->
     assert resource["sha256"] == sha256(tmp_path / "4x_tiny.pth")
     assert resource["size"] == (tmp_path / "4x_tiny.pth").stat().st_size
     assert (resource["platform"], resource["type"]) == ("pytorch", "pth")
+
+
+def test_what_is_read_is_never_overwritten(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors")
+    saved(tmp_path / "b.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "a.safetensors")
+    for out in ("a.safetensors", "link.safetensors"):
+        with pytest.raises(UsageError, match="would be overwritten"):
+            convert(tmp_path / "a.safetensors", tmp_path / out, half=True)
+        with pytest.raises(UsageError, match="would be overwritten"):
+            blend_files([tmp_path / "b.safetensors", tmp_path / "a.safetensors"], (1, 1), tmp_path / out)
+    command = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "c.pth"), "--openmodeldb"]
+    assert main([*command, str(tmp_path / "a.safetensors")]) == 2
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
+def test_author_and_licence_go_along_both_ways(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors", growth=32)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dialect="basicsr")
+    with safe_open(tmp_path / "b.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "license": "CC0-1.0"}
+    assert oct((tmp_path / "b.safetensors").stat().st_mode) == oct((tmp_path / "a.safetensors").stat().st_mode)
+    assert read_header(tmp_path / "b.safetensors").provenance == {"licence": "CC0-1.0"}
+    convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
+    about = read_header(tmp_path / "c.safetensors").provenance
+    assert (about["licence"], about["converted_from"]["file"]) == ("CC0-1.0", "b.safetensors")
+
+
+def test_a_config_of_another_program_in_the_header_does_no_harm(tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors")
+    save_file(net.state_dict(), tmp_path / "b.safetensors", {"config": "neosr.toml", "author": "me"})
+    assert read_header(tmp_path / "b.safetensors").provenance == {"author": "me"}
+
+
+@pytest.mark.parametrize("key", ["ema_state_dict", "net_g_ema", "modelEMA", "params_ema", "g-ema"])
+@pytest.mark.parametrize("beside", ["state_dict", "params", "model", "generator"])
+def test_an_average_is_taken_under_any_key(tmp_path: Path, key: str, beside: str) -> None:
+    raw, mean = saved(tmp_path / "raw.safetensors"), saved(tmp_path / "mean.safetensors")
+    mean.conv_last.bias.data += 1
+    torch.save({beside: raw.state_dict(), "optimizer": {}, key: mean.state_dict()}, tmp_path / "a.pth")
+    assert torch.equal(load_model(tmp_path / "a.pth").conv_last.bias, mean.conv_last.bias)
+
+
+def test_the_generator_is_found_beside_a_larger_network_under_any_key(tmp_path: Path) -> None:
+    net = saved(tmp_path / "raw.safetensors")
+    other = {f"layers.{i}.weight": torch.zeros(2, 2) for i in range(500)}
+    torch.save({"disc": other, "model": other, "gen": net.state_dict()}, tmp_path / "a.pth")
+    assert torch.equal(load_model(tmp_path / "a.pth").conv_last.bias, net.conv_last.bias)
+
+
+def test_licences_of_a_blend_are_joined_as_spdx_says() -> None:
+    sources = [{"licence": "MIT OR Apache-2.0"}, {"licence": "CC-BY-4.0"}, {"licence": "CC0-1.0"}]
+    assert blend_provenance("abc", sources, (1, 1, 0))["licence"] == "(MIT OR Apache-2.0) AND CC-BY-4.0"

@@ -257,7 +257,7 @@ def test_a_header_that_belies_the_weights_is_refused(tmp_path: Path) -> None:
     net = network()
     for lie in ({"blocks": 10**9}, {"growth": 5}, {"blocks": 1.5}, {"colour": 3}):
         config = {"variant": "classic", "scale": 4, **TINY} | lie
-        save_file(net.state_dict(), tmp_path / "m.safetensors", {"config": json.dumps(config)})
+        save_file(net.state_dict(), tmp_path / "m.safetensors", {"format": "esrgan", "config": json.dumps(config)})
         with pytest.raises(EsrganError, match=r"m\.safetensors"):
             load_model(tmp_path / "m.safetensors")
 

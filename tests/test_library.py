@@ -1,5 +1,6 @@
 import pytest
 import tiny
+from safetensors.torch import save_file
 
 from esrgan import library
 from esrgan.cli import main
@@ -97,3 +98,25 @@ def test_only_a_word_gan_in_a_name_becomes_psnr(tmp_path):
     for name in ("elegant_gan", "elegant_psnr"):
         save_model(Generator(tiny.SHAPE), tmp_path / f"{name}.safetensors")
     assert library.partner(tmp_path / "elegant_gan.safetensors") == tmp_path / "elegant_psnr.safetensors"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"provenance": '{"licence": ["MIT", "CC0"], "stage": 3}'},
+        {"provenance": '{"scores": [1], "licence": "[b]x"}'},
+        {"provenance": '{"scores": {"datasets": [{"name": "Set5", "psnr_y": null}]}}'},
+        {"provenance": "null"},
+        {"config": "[" * 200_000},
+    ],
+)
+def test_one_odd_file_does_not_hide_the_other_models(shelf, capsys, header):
+    mine = shelf / "mine"
+    mine.mkdir()
+    net = Generator(tiny.SHAPE)
+    config = '{"channels": 4, "growth": 4, "blocks": 1}'
+    save_file(net.state_dict(), mine / "odd[fp16].safetensors", {"format": "esrgan", "config": config, **header})
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert "odd[fp16]" in said
+    assert "full_x4_gan" in said

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from esrgan.errors import EsrganError
 from esrgan.files import write_text
 from esrgan.lpips import LPIPS
 from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
-from esrgan.pairs import Pair, PairFiles, find_pairs, read_pair
+from esrgan.pairs import HR_FOLDERS, Pair, PairFiles, find_pairs, read_pair
 from esrgan.resize import quantise, resize
 
 __all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "score"]
@@ -96,12 +97,18 @@ class Dataset:
 
     name: str
     rows: list[Row]
+    own_lr: bool = False
+    """Whether the LR pictures came with it; else they were made from HR by bicubic."""
 
     def mean(self, score_name: str) -> float | None:
         """Mean over the pictures of a score, or of ``seconds``; None if no picture has it."""
         values = [row.to_dict()[score_name] for row in self.rows]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
+
+    def known(self, score_name: str) -> int:
+        """How many of the pictures have a finite score of this name."""
+        return sum(row.to_dict()[score_name] is not None for row in self.rows)
 
     @property
     def measured(self) -> int:
@@ -163,10 +170,27 @@ def evaluate(
     Raises:
         EsrganError: A dataset that is not there or has no pictures.
     """
-    found = [(Path(folder).resolve().name, find_pairs(Path(folder), model.scale)) for folder in datasets]
-    scored = [Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips))) for dataset, files in found]
+    found = [(_name(Path(folder).resolve()), find_pairs(Path(folder), model.scale)) for folder in datasets]
+    scored = [
+        Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips)), own_lr=any(f.lr for f in files))
+        for dataset, files in found
+    ]
     without = "" if lpips else "; LPIPS left out: its weights were not given"
-    return Report(model=name or type(model).__name__, protocol=f"x{model.scale}; {PROTOCOL}{without}", datasets=scored)
+    computed = f"; computed: {about}" if (about := getattr(model, "about", "")) else ""  # engine, arithmetic, tiles
+    made = ", ".join(dict.fromkeys(dataset.name for dataset in scored if not dataset.own_lr))
+    made = f"; LR of {made} made from HR by bicubic" if made else ""
+    return Report(
+        model=name or type(model).__name__,
+        protocol=f"x{model.scale}; {PROTOCOL}{made}{without}{computed}",
+        datasets=scored,
+    )
+
+
+def _name(folder: Path) -> str:
+    """What a dataset is called: Set14, be it Set14, Set14/HR or Set14/x4/HR."""
+    while folder.parent.name and (folder.name.lower() in HR_FOLDERS or re.fullmatch(r"[xX]\d+", folder.name)):
+        folder = folder.parent
+    return folder.name
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ def list_command() -> None:
     """List the models at hand: shipped ones and those in your model folder."""
     from rich.console import Console  # noqa: PLC0415 - only when asked for
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     from esrgan.errors import EsrganError  # noqa: PLC0415
     from esrgan.library import entries, user_folder  # noqa: PLC0415
@@ -23,15 +24,20 @@ def list_command() -> None:
         except EsrganError as error:
             broken.append(str(error))
             continue
+        except OSError as error:
+            broken.append(f"{entry.path} cannot be read ({error.strerror})")
+            continue
         size = entry.size()
         about = header.provenance
-        table.add_row(entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{size / 1e6:.1f} MB",
-                      _speed(size), _scores(about), about.get("licence", "unknown"))  # fmt: skip
+        cells = (entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{size / 1e6:.1f} MB", _speed(size),
+                 _scores(about), about.get("licence", "unknown"))  # fmt: skip
+        table.add_row(*(Text(str(cell)) for cell in cells))
     console = Console()
     console.print(table)
-    console.print(f"\nYour model folder: {user_folder()}", style="dim", highlight=False, soft_wrap=True)
+    folder = f"\nYour model folder: {user_folder()}"
+    console.print(folder, style="dim", highlight=False, soft_wrap=True, markup=False)
     for line in broken:
-        console.print(f"left out: {line}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"left out: {line}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 def _speed(size: int) -> str:
@@ -40,8 +46,10 @@ def _speed(size: int) -> str:
 
 
 def _scores(about: dict[str, Any]) -> str:
-    for row in about.get("scores", {}).get("datasets", []):
-        if row["name"] == "Set5":
-            lpips = f" / {row['lpips']:.3f}" if row.get("lpips") is not None else ""
-            return f"{row['psnr_y']:.2f} dB{lpips}"
-    return "-"
+    """Those on Set5; whoever wrote the header may have written anything there."""
+    try:
+        row = next(row for row in about["scores"]["datasets"] if row["name"] == "Set5")
+        lpips = f" / {row['lpips']:.3f}" if row.get("lpips") is not None else ""
+        return f"{row['psnr_y']:.2f} dB{lpips}"
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
+        return "-"

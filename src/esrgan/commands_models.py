@@ -28,8 +28,10 @@ def convert_command(
         openmodeldb: Also write the metadata that OpenModelDB wants, as JSON, to this file.
     """
     from esrgan.convert import convert  # noqa: PLC0415 - torch only when asked for
+    from esrgan.files import require_json  # noqa: PLC0415
     from esrgan.openmodeldb import write_openmodeldb  # noqa: PLC0415
 
+    require_json(openmodeldb)
     result = convert(_find(model), out, dialect=to, half=half, scale=scale)
     print(f"{out}: {result.dialect}, x{result.scale}")
     for line in (*result.parity, *([result.note] if result.note else [])):

@@ -55,7 +55,9 @@ def test_command(
     from rich.console import Console  # noqa: PLC0415 - only when asked for
 
     from esrgan.benchmark import evaluate  # noqa: PLC0415
+    from esrgan.files import require_json  # noqa: PLC0415
 
+    require_json(json)
     network, name = _network(model, scale, running)
     measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
     report = evaluate(network, data, name=name, lpips=measure, track=_progress)
@@ -64,7 +66,7 @@ def test_command(
     for dataset in report.datasets:
         _print_table(console, dataset, name)
     for line in (f"Protocol: {report.protocol}", *note):
-        console.print(line, style="dim", highlight=False, soft_wrap=True)
+        console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
     if json:
         report.save(json)
     for line in report.errors:
@@ -110,16 +112,21 @@ def _progress(files: "Sequence[PairFiles]", dataset: str) -> "Iterable[PairFiles
 
 def _print_table(console: "Console", dataset: "Dataset", model: str) -> None:
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title=f"{model} on {dataset.name}", title_justify="left", box=None, pad_edge=False, show_footer=True)
+    title = Text(f"{model} on {dataset.name}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_footer=True)
     table.add_column("picture", footer=f"mean of {dataset.measured}", no_wrap=True, min_width=11)
     for name, (head, places) in COLUMNS.items():
         table.add_column(head, footer=_number(dataset.mean(name), places), justify="right")
     for row in dataset.rows:
         values = row.to_dict()
-        table.add_row(row.name, *(_number(values[name], places) for name, (_, places) in COLUMNS.items()))
+        table.add_row(Text(row.name), *(_number(values[name], places) for name, (_, places) in COLUMNS.items()))
     console.print(table)
-    console.print()
+    for name, (head, _) in COLUMNS.items():
+        if 0 < (known := dataset.known(name)) < dataset.measured:
+            print(f"{head}: mean of {known} pictures; of the others it is infinite or not defined")
+    print()
 
 
 def _number(value: float | None, places: int) -> str:

@@ -80,6 +80,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
     from esrgan.errors import UsageError  # noqa: PLC0415
+    from esrgan.files import require_json  # noqa: PLC0415
     from esrgan.folders import STDIO, Naming, plan, remove_leftovers  # noqa: PLC0415
     from esrgan.memory import keep_buffers  # noqa: PLC0415
     from esrgan.picture_formats import find_format  # noqa: PLC0415
@@ -88,14 +89,14 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
 
     keep_buffers()
     out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
+    require_json(json)
     how = Enlargement(**asdict(size))
-    form = find_format(format_) if format_ else None
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     upscaler, key = _load(model, alpha, psnr_model, size.scale, running)
-    naming = Naming(out=out, pattern=name, form=form, how=how, network_scale=upscaler.scale,
-                    limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
+    naming = Naming(out=out, pattern=name, form=find_format(format_) if format_ else None, how=how,
+                    network_scale=upscaler.scale, limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
     upscaler.expect(len(todo.jobs))
     if compare:
@@ -103,7 +104,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
-    key = f"{key} {running.precision} {how} {form.name if form else None}"
+    key = f"{key} {running.precision} {how} {naming.form.name if naming.form else None}"
     runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=key,
                     overwrite=overwrite, compare=compare)  # fmt: skip
     if verbose:

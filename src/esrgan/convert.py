@@ -7,17 +7,19 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, UsageError
-from esrgan.files import replacing
+from esrgan.files import replacing, require_other
 from esrgan.generator import Generator
-from esrgan.model_file import ModelFile, build, load_model, read_model, save_model, sha256
+from esrgan.model_file import ModelFile, build, load_model, provenance_of, read_model, save_model
 from esrgan.parity import Parity, compare, require
 
 Dialect = Literal["esrgan", "basicsr", "old"]
+THEIRS = {"author": "author", "licence": "license", "description": "description"}
+"""What of our header other programs' safetensors can say, and how they call it."""
 READ_GROWTH = 32
 """The only growth that spandrel, and with it chaiNNer and ComfyUI, reads."""
 
@@ -49,7 +51,7 @@ def convert(
         scale: Of the network, where the file cannot tell: the weights of x3 have the shapes of those of x2.
 
     Raises:
-        UsageError: A suffix that the dialect does not have.
+        UsageError: A suffix that the dialect does not have, or ``out`` is ``source``.
         EsrganError: Another scale than the weights have, a network that the dialect cannot hold, or bad files.
     """
     if out.suffix not in (".safetensors", ".pth"):
@@ -57,6 +59,7 @@ def convert(
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")
     if dialect == "esrgan" and out.suffix != ".safetensors":
         raise UsageError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
+    require_other(out, source)
     model, note = read_model(source), ""
     generator, provenance = build_scaled(model, source, scale), provenance_of(model, source)
     with replacing(out) as temporary:
@@ -66,7 +69,7 @@ def convert(
             _require_readable(generator.config, dialect)
             if generator.config.growth < READ_GROWTH:
                 note = f"growth was padded from {generator.config.growth} to {READ_GROWTH}, which other programs expect"
-            _write(widened(generator), dialect, temporary, half=half)
+            _write(widened(generator), dialect, temporary, half=half, provenance=provenance)
         parity = compare(generator, load_model(temporary))
         require(parity, half=half, what=out)
     return Converted(dialect, generator.scale, parity, provenance, note)
@@ -84,13 +87,6 @@ def build_scaled(model: ModelFile, source: Path, scale: int | None) -> Generator
             raise EsrganError(f"{source} holds an x{found} network, not x{scale}; leave --scale out")
         model = model._replace(header=replace(model.header, config=replace(model.header.config, scale=3)))
     return build(model, source)
-
-
-def provenance_of(model: ModelFile, source: Path) -> dict[str, Any]:
-    """What ``source``, read as ``model``, says of itself; where it says nothing, which file it was."""
-    if model.header.provenance or model.dialect == "esrgan":
-        return model.header.provenance
-    return {"converted_from": {"file": source.name, "dialect": model.dialect, "sha256": sha256(source)}}
 
 
 def widened(generator: Generator, growth: int = READ_GROWTH) -> Generator:
@@ -124,13 +120,14 @@ def _require_readable(config: GeneratorConfig, dialect: Dialect) -> None:
         raise EsrganError("other programs read ESRGAN+ only as the old architecture; add --to old")
 
 
-def _write(generator: Generator, dialect: Dialect, path: Path, *, half: bool) -> None:
+def _write(generator: Generator, dialect: Dialect, path: Path, *, half: bool, provenance: dict[str, Any]) -> None:
     dtype = torch.float16 if half else torch.float32
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
     if dialect == "old":
         weights = {old_name(name, generator.config): tensor for name, tensor in weights.items()}
     if path.suffix == ".safetensors":
-        save_file(weights, path, {"format": "pt"})
+        about = {theirs: provenance[ours] for ours, theirs in THEIRS.items() if isinstance(provenance.get(ours), str)}
+        path.write_bytes(save(weights, {"format": "pt", **about}))
     else:
         with path.open("wb") as file:  # torch's own error has no name of the file
             torch.save({"params_ema": weights} if dialect == "basicsr" else weights, file)

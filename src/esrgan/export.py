@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, UsageError
 from esrgan.extras import import_extra
-from esrgan.files import write_text
+from esrgan.files import require_other, write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
@@ -41,6 +41,7 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
     """
     if out.suffix not in ENGINES:
         raise UsageError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
+    require_other(out, source)
     _require_own_bin(out)
     write, load = ENGINES[out.suffix]
     generator = load_model(source).requires_grad_(False)
@@ -65,9 +66,11 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
 
 def _require_own_bin(out: Path) -> None:
     """OpenVINO's and ncnn's networks both keep their weights in a ``.bin``: one name is not for both."""
-    other = {".xml": ".param", ".param": ".xml"}.get(out.suffix)
-    if other and out.with_suffix(other).is_file():
-        raise EsrganError(f"{out} would overwrite the weights of {out.stem}{other}; choose another name")
+    weights, network = out.with_suffix(".bin"), {".xml": ".param", ".param": ".xml"}.get(out.suffix)
+    if network and out.with_suffix(network).is_file():
+        raise EsrganError(f"{out} would overwrite the weights of {out.stem}{network}; choose another name")
+    if network and weights.exists() and not out.exists():
+        raise EsrganError(f"{weights}, which goes with {out.name}, is there and of something else; choose another name")
 
 
 class AnySize(nn.Module):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 
 
 @cache
@@ -50,3 +50,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def require_other(out: Path, *inputs: Path) -> None:
+    """Refuse to write to a file that is read.
+
+    Raises:
+        UsageError: ``out`` is one of ``inputs``.
+    """
+    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+        raise UsageError(f"{out} is read and would be overwritten; write to another file")
+
+
+def require_json(path: Path | None) -> None:
+    """Refuse to write a report over a file of another kind.
+
+    Raises:
+        UsageError: The file is there and does not end in .json.
+    """
+    if path and path.exists() and path.suffix.lower() != ".json":
+        raise UsageError(f"{path} is there and is no .json file; write the report to another one")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from esrgan.errors import EsrganError, UsageError
+from esrgan.files import require_other
 from esrgan.generator import Generator
-from esrgan.model_file import build, read_model, save_model
+from esrgan.model_file import build, provenance_of, read_model, save_model
 
 
 def interpolate(a: Generator, b: Generator, alpha: float) -> Generator:
@@ -62,11 +63,13 @@ def blend_files(paths: Sequence[Path], weights: Sequence[float], out: Path) -> N
     """Write the model file ``out`` that is the ``blend`` of those at ``paths``.
 
     Raises:
+        UsageError: ``out`` is one of ``paths``.
         EsrganError: As ``blend``; or a file cannot be read or written.
     """
+    require_other(out, *paths)
     models = [read_model(path) for path in paths]
     network = blend([build(model, path) for model, path in zip(models, paths, strict=True)], weights)
-    sources = [model.header.provenance for model in models]
+    sources = [provenance_of(model, path) for model, path in zip(models, paths, strict=True)]
     save_model(network, out, provenance=blend_provenance([path.stem for path in paths], sources, weights))
 
 
@@ -84,8 +87,12 @@ def blend_provenance(
         **({"alpha": shares[1]} if len(shares) == 2 else {}),
         "models": [{"name": name, "share": share, "provenance": source} for name, share, source in rows],
     }
-    licences = dict.fromkeys(source.get("licence") for source in provenances)
-    return about if None in licences else about | {"licence": " AND ".join(map(str, licences))}
+    counted = [source for share, source in zip(shares, provenances, strict=True) if share]
+    licences = list(dict.fromkeys(str(source.get("licence")) for source in counted))
+    if "None" in licences:
+        return about
+    several = len(licences) > 1
+    return about | {"licence": " AND ".join(f"({one})" if several and " OR " in one else one for one in licences)}
 
 
 def _require_same_shape(a: Generator, b: Generator) -> None:

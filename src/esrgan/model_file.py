@@ -16,13 +16,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
 from esrgan.files import replacing
 from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
 from esrgan.ncnn_files import is_param, precision, read_ncnn
 from esrgan.weight_file import read_weights
 
+FOREIGN = {"author": "author", "license": "licence", "licence": "licence", "description": "description"}
+"""What the header of another program's file may say, and how ours calls it."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")
 """Of model files; of ncnn's pairs, the .param."""
 
@@ -111,7 +113,7 @@ def read_header(path: Path | str) -> Header:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError):
         metadata = {}
-    return _header(metadata, path) if "config" in metadata else read_model(path).header
+    return _header(metadata, path) if is_ours(metadata) else read_model(path).header
 
 
 def load_model(path: Path | str, *, device: torch.device | str = "cpu") -> Generator:
@@ -149,15 +151,14 @@ def read_model(path: Path) -> ModelFile:
     tensors, metadata, kind = read_weights(path)
     found = recognise(tensors, path)
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    header = Header(config=found.config)
-    if "config" in metadata:
+    about = {ours: metadata[theirs] for theirs, ours in FOREIGN.items() if metadata.get(theirs)}
+    header = Header(config=found.config, provenance=about)
+    if is_ours(metadata):
         header = _header(metadata, path)
         if replace(found.config, scale=header.config.scale) != header.config:
             raise EsrganError(f"{path}: its header describes {header.config}, its weights are of {found.config}")
     weights = {name: tensor.float() for name, tensor in found.weights.items() if tensor.is_floating_point()}
-    return ModelFile(
-        header, weights, found.dialect if "config" not in metadata else "esrgan", f"{kind}, {' '.join(kinds)}"
-    )
+    return ModelFile(header, weights, "esrgan" if is_ours(metadata) else found.dialect, f"{kind}, {' '.join(kinds)}")
 
 
 def fill(generator: Generator, weights: dict[str, Tensor], path: Path) -> None:
@@ -174,14 +175,28 @@ def fill(generator: Generator, weights: dict[str, Tensor], path: Path) -> None:
     generator.requires_grad_(True)
 
 
+def is_ours(metadata: dict[str, str]) -> bool:
+    """Whether a safetensors header is one that ``save_model`` wrote."""
+    return metadata.get("format") == "esrgan" and "config" in metadata
+
+
 def _header(metadata: dict[str, str], path: Path) -> Header:
     try:
         config = config_of(path, **json.loads(metadata["config"]))
-        return Header(config=config, provenance=json.loads(metadata.get("provenance", "{}")))
-    except (KeyError, TypeError, ValueError) as error:
-        raise EsrganError(
-            f"{path} has no esrgan config in its header: it was not written by esrgan ({error})"
-        ) from error
+        provenance = json.loads(metadata.get("provenance", "{}"))
+        if not isinstance(provenance, dict):
+            raise TypeError(f"its provenance is {provenance!r:.40}")
+        return Header(config=config, provenance=provenance)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise EsrganError(f"{path} has a damaged esrgan header ({first_line(error)}); download it again") from error
+
+
+def provenance_of(model: ModelFile, source: Path) -> dict[str, Any]:
+    """What ``source``, read as ``model``, says of itself; of others' files also which one it was."""
+    if model.dialect == "esrgan":
+        return model.header.provenance
+    origin = {"file": source.name, "dialect": model.dialect, "sha256": sha256(source)}
+    return model.header.provenance | {"converted_from": origin}
 
 
 def sha256(path: Path) -> str:

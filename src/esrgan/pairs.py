@@ -1,5 +1,6 @@
 """Benchmark pictures: pairs of LR and HR, found in the folder layouts that datasets come in."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -41,21 +42,35 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     Args:
         folder: Holds ``HR`` (``GT``, ``GTmod12``), itself or in ``xN``, and perhaps beside it ``LR``, ``LR_bicubic`` or
             ``LRbicxN`` with the LR pictures, themselves or in ``xN``; or is a plain folder, file or ``.txt`` list of HR
-            pictures. Upper and lower case are alike, and an LR name may end in ``xN``.
+            pictures, or of both kinds with names in ``_HR`` and ``_LR``. Upper and lower case are alike, and an LR name
+            may end in ``xN``.
         scale: N, the enlargement.
 
     Raises:
         NoPartnerError: An HR picture without its LR picture.
-        EsrganError: No pictures.
+        EsrganError: No pictures, or an LR folder of another name.
     """
     roots = [root for root in (_inside(folder, f"x{scale}"), folder) if root]
     for root in roots:
         hr = _inside(root, *HR_FOLDERS)
         if hr:
             lr = _inside(root, "lr", "lr_bicubic", f"lrbicx{scale}", f"lr_bicubic_x{scale}")
+            if lr is None and (unknown := [path.name for path in root.iterdir() if _is_lr_folder(path)]):
+                raise EsrganError(
+                    f"{root / unknown[0]} may hold the LR pictures, but its name is not known; call it LR, or give the"
+                    " HR folder itself, whose LR pictures are then made"
+                )
             lr = lr and (_inside(lr, f"x{scale}") or lr)
             return _matched(_own_images(_inside(hr, f"x{scale}") or hr), _own_images(lr) if lr else None, scale)
-    return [PairFiles(path, None) for path in _own_images(folder)]
+    images = _own_images(folder)
+    named = {kind: [path for path in images if re.search(f"[_-]{kind}$", path.stem.lower())] for kind in ("hr", "lr")}
+    if all(named.values()) and sum(map(len, named.values())) == len(images):  # a_HR.png beside a_LR.png
+        return _matched(named["hr"], named["lr"], scale)
+    return [PairFiles(path, None) for path in images]
+
+
+def _is_lr_folder(path: Path) -> bool:
+    return path.is_dir() and path.name.lower().startswith("lr")
 
 
 def read_pair(files: PairFiles, scale: int) -> Pair:

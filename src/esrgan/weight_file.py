@@ -18,10 +18,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from esrgan.errors import EsrganError, first_line
+from esrgan.foreign import ANCHOR
 from esrgan.pickle_check import look_through
 
 INNER = ("params_ema", "params-ema", "ema", "params", "state_dict", "model_state_dict", "generator", "net_g", "model")
 """Under which keys the weights may lie, the best first; without one of them the dict with the most tensors."""
+AVERAGE = re.compile(r"(?<![a-z])ema(?![a-z])|EMA")
+"""In the key of an average of weights: ``ema_state_dict``, ``net_g_ema``, ``modelEMA``."""
 DEEPEST = 3
 PREFIX = re.compile(r"(module|_orig_mod|params_ema|params|generator|net_g|netG)\.")
 UNREADABLE = (
@@ -129,18 +132,30 @@ def _check_legacy(path: Path) -> None:
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in ``content``: under one of the customary keys, or else what holds the most tensors."""
+    """The state dict in ``content``: a generator's where there is one, of those an average.
+
+    Of several, that under a customary key, or else what holds the most tensors.
+    """
     found = list(_state_dicts(content, "", DEEPEST, set()))
     if not found:
         raise EsrganError(
             f"{path} has no weights of a network in it; a training state is no model, give the model file"
         )
     ranks = {name: i for i, name in enumerate(INNER)}
-    return min(found, key=lambda one: (ranks.get(one[0], len(INNER)), -len(one[1])))[1]
+
+    def rank(one: tuple[str, dict[str, Tensor]]) -> tuple[bool, bool, int, int]:
+        path_in_file, tensors = one
+        keys = path_in_file.split("\0")
+        generator = any(ANCHOR.fullmatch(name) for name in tensors)
+        average = any(AVERAGE.search(key) for key in keys)
+        customary = next((ranks[key] for key in reversed(keys) if key in ranks), len(INNER))
+        return not generator, not average, customary, -len(tensors)
+
+    return min(found, key=rank)[1]
 
 
 def _state_dicts(content: Any, key: str, depth: int, seen: set[int]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """All dicts of more than one tensor in ``content``, each with the customary key that it lies under."""
+    """All dicts of more than one tensor in ``content``, each with the keys that it lies under, joined by zeros."""
     if not isinstance(content, dict) or id(content) in seen:
         return
     seen.add(id(content))
@@ -149,7 +164,7 @@ def _state_dicts(content: Any, key: str, depth: int, seen: set[int]) -> Iterator
         yield key, tensors
     if depth:
         for name, value in content.items():
-            yield from _state_dicts(value, name if name in INNER else key, depth - 1, seen)
+            yield from _state_dicts(value, f"{key}\0{name}", depth - 1, seen)
 
 
 def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
