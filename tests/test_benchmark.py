@@ -256,7 +256,7 @@ def test_a_mean_that_leaves_pictures_out_says_so(tmp_path, capsys):
     assert main(["test", "--data", str(tmp_path), "--model", "bicubic"]) == 0
     said = capsys.readouterr().out
     assert "psnr_y: mean of 1 pictures" in said
-    assert "LR made from HR by bicubic" in said
+    assert "made from HR by bicubic" in said
     assert "photo[final]" in said
 
 
