@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esrgan.errors import EsrganError
+from esrgan.colour_guard import Balance, hold_colours, split
 from esrgan.resize import resize, taps
 from esrgan.tiling import Span, spans
-from esrgan.upscaler import LARGEST_SHIFT, LEVEL, Upscaler
+from esrgan.upscaler import Upscaler
 
 Transparency = Literal["network", "bicubic"]
 Rows = NDArray[Any]
@@ -26,9 +26,6 @@ FILL = 8  # LR pixels that colours spread into what is transparent
 BAND = 32 << 20  # bytes of enlarged rows made at a time
 FLATTEST = 64  # LR rows of a tile that are kept, at least: flatter ones cost too much overlap
 CHUNK = 64  # rows resized at a time
-HOLD_MOST, HOLD_ROUNDS = 60 / 255, 10  # largest correction of a plain colour, and in how many rounds it is found
-DITHER = 6  # times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos
-LEAST_SHARE = 1 / 8  # of an area, where the rest is black or white, that is taken to move with a correction
 REACH = 2  # LR pixels around an enlarged pixel that bound its opacity
 
 
@@ -42,33 +39,6 @@ class Pixels:
     dtype: type[np.uint8 | np.uint16 | np.float32]
     read: Callable[[int, int], Rows]
     """Rows ``start`` to ``stop``; called with rising starts, each call reaching back over some rows of the last."""
-
-
-class Balance:
-    """The mean colour of what can be seen, before and after."""
-
-    def __init__(self) -> None:
-        self._sums = torch.zeros(2, 4, dtype=torch.float64)  # before, after; three colours, and how much was seen
-
-    def add(self, lr: Tensor, sr: Tensor) -> None:
-        """Count the kept part of a tile, (bands, h, w) each."""
-        for row, image in zip(self._sums, (lr, sr), strict=True):
-            colour, alpha = split(image)
-            seen = colour if alpha is None else colour * alpha
-            row[:3] += seen.sum((-2, -1)).cpu()  # a tile's in fp32, as MPS has no float64
-            row[3] += colour[0].numel() if alpha is None else alpha.sum().cpu()
-
-    def check(self) -> None:
-        """Raise where the mean colour moved by more than two levels."""
-        if self._sums[:, 3].min() == 0:  # nothing can be seen
-            return
-        before, after = self._sums[:, :3] / self._sums[:, 3:]
-        shift = float((before - after).abs().max())
-        if not shift <= LARGEST_SHIFT:
-            raise EsrganError(
-                f"the mean colour moved by {shift * 255:.1f} of 255 levels, also in fp32: not written;"
-                " the model does not suit this picture"
-            )
 
 
 def enlarged(
@@ -160,42 +130,9 @@ def _rgb(upscaler: Upscaler, colour: Tensor, exact: bool) -> Tensor:
     return sr if len(colour) == 3 else sr.mean(0, keepdim=True)
 
 
-def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
-    """Bring ``sr`` back where its colour left that of ``lr``, (N, 3, h, w), over an area; elsewhere leave it alone.
-
-    Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, noise by 20 and dithered greys by
-    70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken
-    away, smoothly, so that no seam arises: at most ``HOLD_MOST``, and the more above that the more the area is dither.
-    A network that is off by more than that on the whole is broken, and stays so, to be refused.
-    """
-    fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
-    most = HOLD_MOST + DITHER * _around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
-    can_rise, can_fall = (_around(F.avg_pool2d(free.to(sr.dtype), scale)) for free in (sr < 1, sr > 0))
-    first, total = sr, torch.zeros_like(lr)
-    for _ in range(HOLD_ROUNDS):
-        off = _around(lr - F.avg_pool2d(sr, scale))
-        excess = off - off.clamp(-LEVEL, LEVEL)
-        if not excess.any():
-            break
-        share = torch.where(excess > 0, can_rise, can_fall)  # of the pixels; the rest clip, so that the mean moves less
-        total = (total + excess / share.clamp(min=LEAST_SHARE)).clamp(-most, most)
-        sr = (first + F.interpolate(total, scale_factor=scale, mode="bilinear")).clamp(0, 1)
-    return sr
-
-
-def _around(image: Tensor) -> Tensor:
-    """Means over 9 x 9 pixels."""
-    return F.avg_pool2d(image, 9, stride=1, padding=4, count_include_pad=False)
-
-
 def _highest(alpha: Tensor, size: tuple[int, int]) -> Tensor:
     around = F.max_pool2d(alpha[None], 2 * REACH + 1, stride=1, padding=REACH)
     return F.interpolate(around, size=size, mode="nearest")[0]
-
-
-def split(image: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colour (1 or 3 bands) and, of 2 or 4 bands, alpha."""
-    return (image, None) if len(image) in (1, 3) else (image[:-1], image[-1:])
 
 
 def spread(colour: Tensor, alpha: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from esrgan.enlarge import HOLD_MOST, Balance, hold_colours
+from esrgan.colour_guard import MOST, Balance, hold_colours
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import LEVEL, Upscaler
@@ -42,6 +42,20 @@ def test_an_area_whose_colour_is_off_comes_back_and_the_rest_stays():
     assert steps[..., 116:].abs().max() < 3 * LEVEL
 
 
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("size", [(1, 9), (3, 5), (24, 31)])
+def test_one_round_takes_what_pooling_says_away_as_interpolation_spreads_it(monkeypatch, scale, size):
+    monkeypatch.setattr("esrgan.colour_guard.ROUNDS", 1)
+    torch.manual_seed(0)
+    lr = 0.4 + 0.2 * torch.rand(2, 3, *size)
+    sr = F.interpolate(lr, scale_factor=scale) + 0.04 * torch.rand(2, 3, size[0] * scale, size[1] * scale)
+    off = F.avg_pool2d(lr - F.avg_pool2d(sr, scale), 9, stride=1, padding=4, count_include_pad=False)
+    excess = off - off.clamp(-LEVEL, LEVEL)
+    assert excess.any()
+    expected = sr + F.interpolate(excess, scale_factor=scale, mode="bilinear")
+    assert (hold_colours(lr, sr, scale) - expected).abs().max() < 1e-6
+
+
 def test_what_clips_at_white_comes_back_too():
     torch.manual_seed(0)
     lr = torch.full((1, 3, 32, 32), 0.5)
@@ -51,13 +65,13 @@ def test_what_clips_at_white_comes_back_too():
 
 def test_a_network_that_is_wide_off_stays_so():
     lr = torch.full((1, 3, 32, 32), 0.3)
-    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + HOLD_MOST + 0.1, 4)
+    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + MOST + 0.1, 4)
     assert (held - 0.4).abs().max() < 1e-5
 
 
 def test_a_network_that_is_wide_off_stays_so_on_the_grain_of_photos_too():
     lr = 0.3 + 0.2 * (coarse() - 0.5)
-    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + HOLD_MOST + 0.1, 4)
+    held = hold_colours(lr, F.interpolate(lr, scale_factor=4) + MOST + 0.1, 4)
     assert (mean_colours(held, 4) - mean_colours(lr)).min() > 0.07
 
 

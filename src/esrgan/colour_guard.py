@@ -1,0 +1,98 @@
+"""Colours stay those of the picture: corrected where a network misses them, refused where the whole is off."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from esrgan.errors import EsrganError
+from esrgan.upscaler import LARGEST_SHIFT, LEVEL
+
+MOST, ROUNDS = 60 / 255, 10
+"""Largest correction of a plain colour, and in how many rounds it is found."""
+DITHER = 6
+"""Times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos."""
+LEAST_SHARE = 1 / 8
+"""Of an area, where the rest is black or white, that is taken to move with a correction."""
+RADIUS = 4
+"""LR pixels around a pixel whose mean colour counts."""
+
+
+class Balance:
+    """The mean colour of what can be seen, before and after."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, 4, dtype=torch.float64)  # before, after; three colours, and how much was seen
+
+    def add(self, lr: Tensor, sr: Tensor) -> None:
+        """Count the kept part of a tile, (bands, h, w) each."""
+        for row, image in zip(self._sums, (lr, sr), strict=True):
+            colour, alpha = split(image)
+            seen = colour if alpha is None else colour * alpha
+            row[:3] += seen.sum((-2, -1)).cpu()  # a tile's in fp32, as MPS has no float64
+            row[3] += colour[0].numel() if alpha is None else alpha.sum().cpu()
+
+    def check(self) -> None:
+        """Raise where the mean colour moved by more than two levels."""
+        if self._sums[:, 3].min() == 0:  # nothing can be seen
+            return
+        before, after = self._sums[:, :3] / self._sums[:, 3:]
+        shift = float((before - after).abs().max())
+        if not shift <= LARGEST_SHIFT:
+            raise EsrganError(
+                f"the mean colour moved by {shift * 255:.1f} of 255 levels, also in fp32: not written;"
+                " the model does not suit this picture"
+            )
+
+
+def split(image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colour (1 or 3 bands) and, of 2 or 4 bands, alpha."""
+    return (image, None) if len(image) in (1, 3) else (image[:-1], image[-1:])
+
+
+def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
+    """Bring ``sr`` back where its colour left that of ``lr``, (N, 3, h, w), over an area; elsewhere leave it alone.
+
+    Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, noise by 20 and dithered greys by
+    70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken
+    away, smoothly, so that no seam arises: at most ``MOST``, and the more above that the more the area is dither.
+    A network that is off by more than that on the whole is broken, and stays so, to be refused.
+    """
+    fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
+    most = MOST + DITHER * _around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
+    cells = F.pixel_unshuffle(sr, scale).view(len(lr), 3, scale, scale, *lr.shape[-2:])  # those of an LR pixel
+    can_rise, can_fall = (_around(free.float().mean((2, 3))) for free in (cells < 1, cells > 0))
+    moved, total = cells, torch.zeros_like(lr)
+    for _ in range(ROUNDS):
+        off = _around(lr - moved.mean((2, 3)))
+        excess = off - off.clamp(-LEVEL, LEVEL)
+        if not excess.any():
+            break
+        share = torch.where(excess > 0, can_rise, can_fall)  # of the pixels; the rest clip, so that the mean moves less
+        total = (total + excess / share.clamp(min=LEAST_SHARE)).clamp(-most, most)
+        moved = _between(_between(total, scale, -1), scale, -2).add_(cells).clamp_(0, 1)
+    return sr if moved is cells else F.pixel_shuffle(moved.flatten(1, 3), scale)
+
+
+def _around(image: Tensor) -> Tensor:
+    """Means over the pixels up to ``RADIUS`` away, of those there are: sums of shifted pictures, as pooling is slow."""
+    count = image.new_ones(1, 1, *image.shape[-2:])
+    for dim, pad in ((-1, (RADIUS, RADIUS)), (-2, (0, 0, RADIUS, RADIUS))):
+        image, count = (_window_sums(F.pad(x, pad), dim) for x in (image, count))
+    return image / count
+
+
+def _window_sums(padded: Tensor, dim: int) -> Tensor:
+    side = padded.shape[dim] - 2 * RADIUS
+    total = padded.narrow(dim, 0, side).clone()
+    for start in range(1, 2 * RADIUS + 1):
+        total += padded.narrow(dim, start, side)
+    return total
+
+
+def _between(image: Tensor, scale: int, dim: int) -> Tensor:
+    """``image`` enlarged along ``dim`` as bilinear interpolation does, its ``scale`` phases in a new dimension 2."""
+    side = image.shape[dim]
+    before = torch.cat((image.narrow(dim, 0, 1), image.narrow(dim, 0, side - 1)), dim)
+    after = torch.cat((image.narrow(dim, 1, side - 1), image.narrow(dim, side - 1, 1)), dim)
+    places = [(i + 0.5) / scale - 0.5 for i in range(scale)]
+    return torch.stack([torch.lerp(image, after if place > 0 else before, abs(place)) for place in places], 2)
