@@ -22,6 +22,7 @@ SHAPES = [
     GeneratorConfig(channels=8, growth=4, blocks=1),
     GeneratorConfig(channels=8, growth=4, blocks=1, scale=2, unshuffle=2),
     GeneratorConfig(channels=8, growth=4, blocks=1, scale=3),
+    GeneratorConfig(channels=8, growth=4, blocks=1, scale=1),
     GeneratorConfig(channels=8, growth=4, blocks=1, variant="subpixel"),
     GeneratorConfig(channels=8, growth=4, blocks=1, plus=True),
 ]

@@ -98,3 +98,19 @@ def evenly_rounded(kernel: Tensor, factor: int) -> Tensor:
         taps = taps.scatter_add(-1, smallest, wanted - taps.sum(-1, keepdim=True)).bfloat16().float()
     even = taps.view(*ends, factor, factor, count, count).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
     return even[..., :side, :side].contiguous()
+
+
+def blocked_kernel(weight: Tensor, side: int) -> Tensor:
+    """A kernel that makes ``side`` x ``side`` neighbouring outputs of ``weight`` at once, for stride ``side``.
+
+    Args:
+        weight: (out, in, k, k).
+        side: Of the block; the result is brought in place by pixel-shuffle.
+
+    Returns:
+        (side^2 out, in, k + side - 1, k + side - 1).
+    """
+    places = [(down, right) for down in range(side) for right in range(side)]
+    rest = side - 1
+    shifted = [F.pad(weight, (right, rest - right, down, rest - down)) for down, right in places]
+    return torch.stack(shifted, 1).flatten(0, 1)

@@ -36,18 +36,19 @@ class Graph(ABC, Generic[Blob]):
                 slope = generator.get_parameter(f"prelu_up{i}.weight")
                 x = self.prelu(self.shuffle(self.conv(layer, x), factor), slope)
         if classic:
-            return self.conv(generator.conv_last, self.conv(generator.conv_hr, x, activated=True))
-        return self.affine(self.tanh(self.conv(generator.conv_last, x)), 0.5, 0.5)
+            x = self.conv(generator.conv_hr, x, activated=True)
+        x = self.conv_last(generator.conv_last, x, max(config.factors, default=1))
+        return x if classic else self.affine(self.tanh(x), 0.5, 0.5)
 
     def _dense(self, block: ResidualDenseBlock, x: Blob) -> Blob:
         plus = isinstance(block, ResidualDenseBlockPlus)
         features = [x, self.conv(block.conv1, x, activated=True)]
         for i, layer in enumerate((block.conv2, block.conv3, block.conv4), 2):
-            new = self.conv(layer, self.concat(features), activated=True)
+            new = self.conv_all(layer, features, activated=True)
             if plus and i != 3:
                 new = self.add(new, self.conv(block.get_submodule("conv1x1"), x) if i == 2 else features[2])
             features.append(new)
-        return self.scaled_add(self.conv(block.conv5, self.concat(features)), x)
+        return self.scaled_add(self.conv_all(block.conv5, features), x)
 
     @abstractmethod
     def conv(self, layer: nn.Module, x: Blob, *, activated: bool = False, unshuffle: int = 1) -> Blob:
@@ -56,6 +57,14 @@ class Graph(ABC, Generic[Blob]):
     def conv_enlarged(self, layer: nn.Module, x: Blob, factor: int) -> Blob:
         """A convolution with LeakyReLU after nearest enlargement."""
         return self.conv(layer, self.nearest(x, factor), activated=True)
+
+    def conv_all(self, layer: nn.Module, features: Sequence[Blob], *, activated: bool = False) -> Blob:
+        """A convolution of all ``features`` together, before LeakyReLU where asked for."""
+        return self.conv(layer, self.concat(features), activated=activated)
+
+    def conv_last(self, layer: nn.Module, x: Blob, factor: int) -> Blob:  # noqa: ARG002 - for those who override it
+        """The convolution to RGB; height and width of ``x`` are multiples of ``factor``."""
+        return self.conv(layer, x)
 
     @abstractmethod
     def concat(self, features: Sequence[Blob]) -> Blob:

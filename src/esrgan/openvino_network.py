@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from functools import reduce
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esrgan.convolutions import NEGATIVE_SLOPE, evenly_rounded, transposed_kernel
+from esrgan.convolutions import NEGATIVE_SLOPE, blocked_kernel, evenly_rounded, transposed_kernel
 from esrgan.extras import import_extra
 from esrgan.generator import RESIDUAL_SCALE, Generator
 from esrgan.graph import Graph
@@ -116,9 +117,25 @@ class _Graph(Graph[Any]):
         assert isinstance(layer, nn.Conv2d)
         if unshuffle > 1:
             x = self.op.space_to_depth(x, "depth_first", unshuffle)
-        weight = _array(layer.weight)
-        pad, one = [weight.shape[-1] // 2] * 2, [1, 1]
-        return self._end(layer, self.op.convolution(x, self.op.constant(weight), one, pad, pad, one), activated)
+        return self._end(layer, self._products(layer.weight, x), activated)
+
+    def conv_all(self, layer: nn.Module, features: Sequence[Any], *, activated: bool = False) -> Any:
+        """As the sum of one convolution for each of ``features``: concatenation would copy them all again."""
+        assert isinstance(layer, nn.Conv2d)
+        channels = [x.get_output_partial_shape(0)[1].get_length() for x in features]
+        parts = torch.split(layer.weight, channels, dim=1)
+        products = (self._products(weight, x) for weight, x in zip(parts, features, strict=True))
+        return self._end(layer, reduce(self.op.add, products), activated)
+
+    def conv_last(self, layer: nn.Module, x: Any, factor: int) -> Any:
+        """All colours of ``factor`` x ``factor`` pixels at once: those of one fill a fifth of a vector."""
+        assert isinstance(layer, nn.Conv2d)
+        products = self._products(blocked_kernel(layer.weight, factor), x, factor)
+        return self._end(layer, self.shuffle(products, factor), activated=False)
+
+    def _products(self, weight: Tensor, x: Any, stride: int = 1) -> Any:
+        pad = [(weight.shape[-1] - stride) // 2] * 2
+        return self.op.convolution(x, self.op.constant(_array(weight)), [stride] * 2, pad, pad, [1, 1])
 
     def conv_enlarged(self, layer: nn.Module, x: Any, factor: int) -> Any:
         assert isinstance(layer, nn.Conv2d)
