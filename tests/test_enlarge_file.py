@@ -382,6 +382,15 @@ def test_lab_becomes_srgb(upscaler):
     assert np.abs(np.asarray(out).mean((0, 1)) - np.asarray(photo()).mean((0, 1))).max() < 3
 
 
+def test_a_tiff_in_ycbcr_is_refused_unless_it_holds_jpeg(upscaler):
+    ycbcr = photo().convert("YCbCr")
+    for compression in ("raw", "tiff_lzw"):
+        with pytest.raises(EsrganError, match="TIFF in YCbCr"):
+            upscale(saved(ycbcr, "TIFF", compression=compression), upscaler)
+    out = enlarged(upscaler, saved(ycbcr, "TIFF", compression="jpeg"))
+    assert np.abs(np.asarray(out).mean((0, 1)) - np.asarray(photo()).mean((0, 1))).max() < 3
+
+
 def with_chunk(data, name, content):
     """A PNG with one more chunk after its header."""
     body = name + content

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_colours import shown, unlab
-from esrgan.tiff_tags import as_exif, lab_field
+from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -210,6 +210,8 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
         if kind == "webp":
             return _Facts(lossless=is_lossless_webp(file))
         if kind == "tiff":
+            if is_plain_ycbcr(file):
+                raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
             lab = lab_field(file)
             file.seek(0)
             patched = file.read() if lab else None

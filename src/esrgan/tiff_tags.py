@@ -15,7 +15,9 @@ EXIF, GPS = 34665, 34853  # tags that point to directories
 DESCRIPTIVE = frozenset({269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 40091, 40092, 40093, 40094, 40095})
 """Document, description, make, model, page, software, date, artist, computer, copyright, and Windows' own five."""
 DROPPED = frozenset({40960 + 2, 40960 + 3, 40965})  # width and height before, and a pointer we do not follow
-PHOTOMETRIC, BITS, RGB = 262, 258, 2
+COLOURS, BITS, COMPRESSION = 262, 258, 259
+RGB, YCBCR = 2, 6  # of COLOURS, which the standard calls PhotometricInterpretation
+JPEGS = (6, 7)  # compressions whose decoders make RGB of YCbCr
 RESOLUTION = frozenset({282, 283, 296})  # pixels per unit, across and down, and the unit
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 5: 4, 10: 4, 11: 4, 13: 4, 12: 8, 16: 8, 17: 8, 18: 8}  # what has a byte order
@@ -198,17 +200,29 @@ def _to_end(file: BinaryIO, data: bytes) -> int:
     return end + end % 2
 
 
+def is_plain_ycbcr(file: BinaryIO) -> bool:
+    """Whether a TIFF file holds YCbCr outside JPEG, which libvips takes for RGB."""
+    tags = _first_tags(file)
+    kind, compression = (int.from_bytes(tags[tag][2], "little") if tag in tags else 0 for tag in (COLOURS, COMPRESSION))
+    return kind == YCBCR and compression not in JPEGS
+
+
 def lab_field(file: BinaryIO) -> tuple[int, bytes] | None:
     """Where an 8-bit CIELAB TIFF says that it is one, and the bytes that would call it RGB; none for any other file."""
+    tags = _first_tags(file)
+    if any(tag not in tags or tags[tag][2][:2] != struct.pack("<H", 8) for tag in (COLOURS, BITS)):  # 8 is CIELAB too
+        return None
+    file.seek(0)
+    layout = Layout.of(file.read(4))
+    fields = {tag: field for tag, *_, field in layout.entries(file, layout.first(file))}
+    return fields[COLOURS], struct.pack(f"{layout.order}H", RGB)
+
+
+def _first_tags(file: BinaryIO) -> Tags:
+    """All tags of a TIFF file's first directory; none where it cannot be read."""
     try:
         file.seek(0)
         layout = Layout.of(file.read(4))
-        first = layout.first(file)
-        tags = layout.tags(file, first)
-        fields = {tag: field for tag, *_, field in layout.entries(file, first)}
+        return layout.tags(file, layout.first(file))
     except (ValueError, struct.error, OSError):
-        return None
-    lab, eight = tags.get(PHOTOMETRIC), tags.get(BITS)
-    if lab is None or eight is None or lab[2][:2] != b"\x08\0" or eight[2][:2] != b"\x08\0":
-        return None
-    return fields[PHOTOMETRIC], struct.pack(f"{layout.order}H", RGB)
+        return {}
