@@ -68,8 +68,10 @@ def ship(
         "datasets": [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report["datasets"]],
     }
     save_model(generator, out, provenance=about, half=True)
-    curve = _curve(model.parent / "log.jsonl")
-    write_text(SHIPPED / "curves" / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
+    path = SHIPPED / "curves" / f"{name}.jsonl"
+    goes_on = about["stage"] == "gan" and about["init"].get("name") == name  # other trainings are held against it all
+    curve = _curve(model.parent / "log.jsonl", _rows(path) if goes_on else [])
+    write_text(path, "".join(json.dumps(row) + "\n" for row in curve))
     millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
     write_text(ROOT / "docs" / "models" / f"{name}.md", _card(about, out, curve, millions))
 
@@ -110,13 +112,21 @@ def _licences(manifest: Path) -> dict[str, object]:
     return {"licences": dict(Counter(row["licence"] for row in rows).most_common()), "origins": sorted(origins)}
 
 
-def _curve(log: Path) -> list[dict[str, Any]]:
-    """Step, PSNR-Y and LPIPS of every validation, and bicubic's."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+def _curve(log: Path, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Bicubic's PSNR-Y and LPIPS and those of every validation; steps count on from those of the runs ``before``."""
+    rows, done = _rows(log), before[-1]["step"] if before else 0
     kept = ("psnr_y", "lpips")
-    curve = [{"step": r["step"], **{k: r["validation"].get(k) for k in kept}} for r in rows if "validation" in r]
     base = [{"step": 0, **{k: r["bicubic"].get(k) for k in kept}, "bicubic": True} for r in rows if "bicubic" in r]
-    return base + curve
+    new = [
+        {"step": done + r["step"], **{k: r["validation"].get(k) for k in kept}}
+        for r in rows
+        if "validation" in r and not (before and r["step"] == 0)
+    ]
+    return (before or base) + new
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _commands(about: dict[str, Any]) -> list[str]:
