@@ -85,7 +85,7 @@ def _having(data: list[Path], scale: int) -> Sets:
             find_pairs(folder, scale)
             found[folder.name] = folder
         except EsrganError:
-            found |= {f"{folder.name}, own LR": hr for hr in sorted(folder.glob("x*/HR"))[-1:]}
+            found |= {f"{folder.name}, LR made here": hr for hr in sorted(folder.glob("x*/HR"))[-1:]}
     return found
 
 

@@ -171,6 +171,10 @@ def _table(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
     return plain(kind(**required)) | flattened(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
+def _sentence(notes: str) -> str:
+    return notes and f"{notes[0].upper()}{notes[1:].rstrip('.')}."
+
+
 def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millions: float) -> str:
     """The model card: what the header says, for people."""
     name, gan = about["name"], about["stage"] == "gan"
@@ -205,7 +209,7 @@ fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this sca
 
 ## Recipe
 
-Step {about["step"]}, commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {about.get("notes", "")}
+Step {about["step"]}, commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {_sentence(about.get("notes", ""))}
 After training its mean error of colour on {about["centred"]["pictures"]} training pictures, {", ".join(map(str, about["centred"]["levels"]))} levels of 255 in red, green and
 blue, was taken out of the last bias.
 

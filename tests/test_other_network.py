@@ -50,7 +50,7 @@ def test_a_network_that_only_runs_in_fp32_is_run_so(tmp_path: Path, monkeypatch:
 def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compact(tmp_path / "m.pth")
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(EsrganError, match=r"Compact.*pip install 'esrgan\[spandrel\]'"):
+    with pytest.raises(EsrganError, match=r"Compact.*pip install '.\[spandrel\]'"):
         load_network(tmp_path / "m.pth")
 
 

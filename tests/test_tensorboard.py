@@ -10,7 +10,7 @@ from esrgan.stages import pretrain
 
 @pytest.mark.skipif(find_spec("tensorboard") is not None, reason="TensorBoard is installed")
 def test_without_tensorboard_the_extra_is_named_before_pictures_are_read(tmp_path, capsys):
-    with pytest.raises(EsrganError, match=r"pip install 'esrgan\[tensorboard\]'"):
+    with pytest.raises(EsrganError, match=r"pip install '.\[tensorboard\]'"):
         pretrain(tiny.stage_1(tmp_path, tensorboard=True))
     assert capsys.readouterr().out == ""
 

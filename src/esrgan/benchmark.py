@@ -97,7 +97,7 @@ class Dataset:
 
     name: str
     rows: list[Row]
-    own_lr: bool = False
+    given_lr: bool = False
     """Whether the LR pictures came with it; else they were made from HR by bicubic."""
 
     def mean(self, score_name: str) -> float | None:
@@ -172,12 +172,12 @@ def evaluate(
     """
     found = [(_name(Path(folder).resolve()), find_pairs(Path(folder), model.scale)) for folder in datasets]
     scored = [
-        Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips)), own_lr=any(f.lr for f in files))
+        Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips)), given_lr=any(f.lr for f in files))
         for dataset, files in found
     ]
     without = "" if lpips else "; LPIPS left out: its weights were not given"
     computed = f"; computed: {about}" if (about := getattr(model, "about", "")) else ""  # engine, arithmetic, tiles
-    made = ", ".join(dict.fromkeys(dataset.name for dataset in scored if not dataset.own_lr))
+    made = ", ".join(dict.fromkeys(dataset.name for dataset in scored if not dataset.given_lr))
     made = f"; LR of {made} made from HR by bicubic" if made else ""
     return Report(
         model=name or type(model).__name__,

@@ -44,10 +44,10 @@ class Size:
     """Times the size, such as 4, 2 or 1.5; where the network's own scale differs, bicubic does the rest.
     [the network's own]"""
     width: Annotated[int | None, Positive] = None
-    """Of the result, in pixels; alone, the height follows."""
+    """Width of the result in pixels; the height follows if it is not given."""
     height: Annotated[int | None, Positive] = None
-    """Of the result, in pixels; alone, the width follows."""
+    """Height of the result in pixels; the width follows if it is not given."""
     megapixels: Annotated[float | None, Positive] = None
-    """Of the result, in millions of pixels."""
+    """Size of the result in millions of pixels."""
     transparency: Literal["network", "bicubic"] = "network"
     """How transparency is enlarged: by the network, as a grey picture, or bicubic."""

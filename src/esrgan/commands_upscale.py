@@ -68,12 +68,12 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         size: Of the results.
         model: Name of a model at hand (see `esrgan models`) or a file. [the GAN model that suits scale and device]
         alpha: Blend a PSNR model (0) with the GAN model (1); 0.8 has fewer invented details than 1.
-        psnr_model: The one to blend with. [the one beside the GAN model]
-        format_: Of the results: png, jpeg, webp, tiff, gif, avif. [as each picture is]
-        name: Of the results, with {stem} and {scale}; the suffix follows the format.
+        psnr_model: PSNR model that --alpha blends with. [the one beside the GAN model]
+        format_: Format of the results: png, jpeg, webp, tiff, gif, avif. [as each picture is]
+        name: Name of the results, which may hold {stem} and {scale}; the suffix follows the format.
         overwrite: Redo what is done, and replace files that this command did not make.
         compare: Also write STEM_x4_compare.png: bicubic on the left, the network on the right.
-        json: Write a report of every picture there.
+        json: JSON file for a report of every picture.
         limit_pixels: Refuse pictures with more than this, as decompression bombs.
         running: Of the network.
         verbose: Also say what runs where, and how long each picture took.

@@ -6,6 +6,11 @@ from typing import Any
 from esrgan.errors import EsrganError
 
 
+def how_to_install(extra: str) -> str:
+    """What a message says of a missing extra."""
+    return f"in the checkout of esrgan, pip install '.[{extra}]' or uv sync --extra {extra}"
+
+
 def import_extra(module: str, extra: str) -> Any:
     """Import ``module``, which the extra called ``extra`` installs.
 
@@ -15,4 +20,4 @@ def import_extra(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise EsrganError(f"this needs {module}, which is not installed: pip install 'esrgan[{extra}]'") from error
+        raise EsrganError(f"this needs {module}, which is not installed: {how_to_install(extra)}") from error

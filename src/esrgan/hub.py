@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from esrgan.errors import EsrganError, first_line
+from esrgan.extras import import_extra
 from esrgan.model_file import SUFFIXES, Header, read_model
 
 PREFIX = "hf:"
@@ -131,12 +133,9 @@ def _choose(repo_id: str, wanted: str, names: Sequence[str]) -> str:
 
 
 def _hub() -> Any:
-    try:
-        import huggingface_hub  # noqa: PLC0415 - an extra
-        import huggingface_hub.errors  # noqa: PLC0415
-    except ImportError as error:
-        raise EsrganError("this needs huggingface_hub: pip install 'esrgan[hub]'") from error
-    return huggingface_hub
+    hub = import_extra("huggingface_hub", "hub")
+    import_module("huggingface_hub.errors")
+    return hub
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, first_line
+from esrgan.extras import how_to_install
 from esrgan.foreign import OtherArchitectureError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model
@@ -46,7 +47,7 @@ def load_network(path: Path) -> Generator | OtherNetwork:
         try:
             import spandrel  # noqa: PLC0415 - an extra
         except ImportError:
-            raise EsrganError(f"{other}: pip install 'esrgan[spandrel]'") from other
+            raise EsrganError(f"{other}: {how_to_install('spandrel')}") from other
     tensors = read_weights(path).tensors
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(tensors)

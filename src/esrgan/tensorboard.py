@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from esrgan.errors import EsrganError
+from esrgan.extras import how_to_install
 from esrgan.images import read_rgb
 from esrgan.run_dir import RunDir
 from esrgan.run_log import Row
@@ -20,7 +21,7 @@ class Board:
 
     def __init__(self, run: RunDir) -> None:
         if find_spec("tensorboard") is None:
-            raise EsrganError("--tensorboard needs TensorBoard: pip install 'esrgan[tensorboard]'")
+            raise EsrganError(f"--tensorboard needs TensorBoard: {how_to_install('tensorboard')}")
         self.run = run
         self._writer: Any = None
         self._newest = 0
