@@ -36,7 +36,7 @@ def test_a_config_does_not_differ_from_itself():
 def test_what_changed_is_listed():
     changed = replace(ONE, batch=8, generator=GeneratorConfig(blocks=3), optim=PretrainOptim(clip=1.0))
     assert differences(saved(ONE), changed) == [
-        "batch: 16 before, 8 now", "generator.blocks: 23 before, 3 now", "optim.clip: none before, 1.0 now"
+        "batch x accumulate: 16 before, 8 now", "generator.blocks: 23 before, 3 now", "optim.clip: none before, 1.0 now"
     ]  # fmt: skip
 
 

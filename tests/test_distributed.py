@@ -22,8 +22,9 @@ RUN = (
     "from pathlib import Path\nimport tiny\nfrom esrgan.stages import pretrain, train\n"
     "folder, name, steps = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])\n"
     "make, run = (tiny.stage_1, pretrain) if sys.argv[5] == '1' else (tiny.stage_2, train)\n"
-    "steps, val = int(os.environ.get('STEPS', steps)), [Path(p) for p in sys.argv[6:]]\n"
-    "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2, val=tuple(val)))\n"
+    "steps, val = int(os.environ.get('STEPS', steps)), tuple(Path(p) for p in sys.argv[6:])\n"
+    "lpips = Path(os.environ['LPIPS']) if 'LPIPS' in os.environ else None\n"
+    "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2, val=val, lpips=lpips))\n"
 )
 
 
@@ -126,6 +127,16 @@ def test_a_validation_that_is_due_is_done_by_the_first_process_alone(tmp_path):
         assert code == 0, out
     found = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in found if "validation" in row] == [6, 8]
+
+
+def test_lpips_which_the_first_process_alone_has_chooses_for_all(tmp_path):
+    tiny.stage_2(tmp_path)
+    val, lpips = tiny.pictures(tmp_path / "val", 1), tiny.lpips(tmp_path / "lpips.safetensors")
+    for out, code in ended(start(tmp_path, "run", stage=2, steps=2, val=val, LPIPS=str(lpips))):
+        assert code == 0, out
+    found = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in found if "validation" in row] == [0, 2]
+    assert all(row["validation"]["lpips"] for row in found if "validation" in row)
 
 
 def test_alone_everything_gives_back_what_it_got():

@@ -34,9 +34,15 @@ def opened(config):
 def test_a_changed_option_is_listed_and_nothing_touched(config):
     pretrain(replace(config, steps=1))
     before = states(config.run_dir)
-    with pytest.raises(EsrganError, match=r"batch: 4 before, 2 now; optim.clip: none before, 1.0 now.*--init"):
+    with pytest.raises(EsrganError, match=r"batch x accumulate: 4 before, 2 now; optim.clip: none before, 1.*--init"):
         opened(replace(config, batch=2, optim=PretrainOptim(learning_rate=1e-3, milestones=(), clip=1.0)))
     assert states(config.run_dir) == before
+
+
+def test_stage_1_goes_on_with_a_smaller_batch_in_as_many_more_passes(config):
+    pretrain(replace(config, steps=1))
+    pretrain(replace(config, steps=2, batch=2, accumulate=2))
+    assert "batch = 2" in (config.run_dir / "config.toml").read_text()
 
 
 def test_a_run_that_failed_before_its_first_step_holds_no_folder(config, tmp_path):

@@ -9,10 +9,12 @@ import pytest
 import tiny
 import torch
 
+from esrgan.config import DiscriminatorConfig
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.stages import _gan_rank, build_team, enough_memory, pretrain, train
+from esrgan.training import fit
 
 FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}
 
@@ -46,7 +48,9 @@ def test_stage_1_leaves_a_whole_run_folder(tmp_path):
 
 
 def test_without_validation_the_latest_model_is_the_result(tmp_path):
-    assert pretrain(tiny.stage_1(tmp_path)).name == "latest.safetensors"
+    config = tiny.stage_1(tmp_path)
+    assert pretrain(config).name == "latest.safetensors"
+    assert (config.run_dir / "curves.png").is_file()
 
 
 def test_stage_2_without_lpips_weights_chooses_by_psnr_and_says_so(tmp_path, capsys):
@@ -84,6 +88,21 @@ def test_resuming_from_the_best_state_goes_back_there(tmp_path):
     pretrain(replace(config, resume="best"))
     resumed = next(row for row in rows(config) if row.get("note") == "resumed")
     assert resumed["step"] == best
+    assert 'resume = "last"' in (config.run_dir / "config.toml").read_text()  # or --config would go back each time
+
+
+def test_the_model_to_begin_from_is_read_once(tmp_path):
+    config = tiny.stage_2(tmp_path, steps=2, save_every=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("esrgan.stages.fit", lambda *args: (config.init.rename(tmp_path / "away"), fit(*args)))
+        latest = train(config)
+    assert read_header(latest).provenance["step"] == 2
+
+
+def test_the_discriminator_has_a_learning_rate_of_its_own(tmp_path):
+    config = tiny.stage_2(tmp_path, discriminator=DiscriminatorConfig(channels=4, learning_rate=5e-4))
+    players = build_team(config).players
+    assert (players["generator"].rate(1), players["discriminator"].rate(1)) == (1e-3, 5e-4)
 
 
 def test_a_model_to_begin_from_gives_what_fits(tmp_path):

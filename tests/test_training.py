@@ -121,15 +121,30 @@ def test_a_network_whose_pictures_are_not_finite_goes_back_too(tmp_path):
     ]
 
 
-def test_a_diverged_network_is_not_scored(tmp_path):
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_diverged_network_is_not_scored(tmp_path, bad):
     config = tiny.stage_1(tmp_path, val=(tiny.pictures(tmp_path / "val", 1),))
     net = Generator(tiny.SHAPE)
     with RunDir.opened(config) as run:
         scored = Validation(
             run.samples, net, each_pair(tmp_path / "val", 4), dtype=torch.float32, lpips=None, choose=len
         )
-        net.conv_last.bias.data.fill_(math.nan)
+        net.conv_last.bias.data.fill_(bad)
         assert math.isnan(scored(1, lambda: False).value)
+
+
+def test_a_best_model_that_no_state_holds_is_not_lost_when_a_run_goes_back(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=8, validate_every=4, save_every=3)
+    values = iter([30.0, math.nan, 20.0, 20.0, 20.0])
+    kept = []
+    with RunDir.opened(config) as run:
+        team = build_team(config)
+        setup = Setup(players=team.players, average=team.average, objective=team.objective,
+                    patches=Patches(photo_store(config, 4), patch=32, seed=0),
+                    save_models=lambda step, best: kept.append(step) if best else None,
+                    validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
+        fit(config, run, setup)
+    assert kept == [4]
 
 
 def test_a_stop_in_the_last_validation_ends_as_an_unbroken_run(tmp_path):

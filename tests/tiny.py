@@ -41,6 +41,18 @@ def shallow_vgg(path: Path) -> Path:
     return path
 
 
+def lpips(path: Path) -> Path:
+    """Random weights in LPIPS' layout."""
+    torch.manual_seed(2)
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    tensors = {f"lin{i}.weight": torch.rand(1, shape[0], 1, 1) for i, shape in enumerate(shapes.values())}
+    for i, (outputs, inputs, side) in shapes.items():
+        tensors[f"features.{i}.weight"] = torch.randn(outputs, inputs, side, side) / side / inputs**0.5
+        tensors[f"features.{i}.bias"] = torch.zeros(outputs)
+    save_file(tensors, path)
+    return path
+
+
 def stage_1(folder: Path, **options: object) -> PretrainConfig:
     """A tiny pre-training in ``folder``."""
     if not (folder / "photos").is_dir():

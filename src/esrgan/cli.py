@@ -13,8 +13,8 @@ from esrgan.errors import EsrganError, UsageError
 VERBS = {
     "upscale": ("commands_upscale:upscale_command", "Enlarge pictures: files, folders, or standard input."),
     "test": ("commands_test:test_command", "Score a model on benchmark folders: PSNR-Y, SSIM-Y, LPIPS, grids, colour."),
-    "pretrain": ("commands_train:pretrain_command", "Stage 1: train a generator with L1. Repeat the command to resume."),
-    "train": ("commands_train:train_command", "Stage 2: GAN training from a stage-1 model. Repeat the command to resume."),
+    "pretrain": ("commands_train:pretrain_command", "Stage 1: train a generator with L1. The same again resumes."),
+    "train": ("commands_train:train_command", "Stage 2: GAN training from a stage-1 model. The same again resumes."),
     "interpolate": ("commands_models:interpolate_command", "Blend models into one, such as a PSNR and a GAN model."),
     "convert": ("commands_models:convert_command", "Write a model under the names that other programs read."),
     "export": ("commands_models:export_command", "Write a model for ONNX, OpenVINO, ncnn or torch.export."),

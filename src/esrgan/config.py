@@ -148,9 +148,13 @@ class DiscriminatorConfig:
     """Feature maps of its first layer; they double three times."""
     batch_norm: bool = False
     """Batch norm after the convolutions; at small batches it makes the discriminator win outright."""
+    learning_rate: float | None = None
+    """Its own learning rate at its highest; none = the generator's."""
 
     def __post_init__(self) -> None:
         _require(self.channels >= 1, "discriminator.channels", self.channels, "at least 1")
+        rate = self.learning_rate
+        _require(rate is None or 0 < rate < math.inf, "discriminator.learning_rate", rate, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

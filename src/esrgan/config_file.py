@@ -24,6 +24,9 @@ def differences(saved: dict[str, Any], config: Config) -> list[str]:
     required = {f.name: getattr(config, f.name) for f in fields(config) if f.default is MISSING}
     defaults, now = plain(type(config)(**required)), plain(config)
     before = defaults | saved
+    if config.stage == "psnr":  # where only their product counts, to rounding
+        for options in (before, now):
+            options["batch x accumulate"] = options.pop("batch") * options.pop("accumulate")
     return [
         f"{name}: {before.get(name, 'none')} before, {now.get(name, 'none')} now"
         for name in sorted(before.keys() | now.keys())
@@ -45,16 +48,12 @@ def _place_free(value: Any) -> Any:
 
 def plain(config: Config) -> dict[str, Any]:
     """The config as plain values under dotted names, paths absolute; options that are none are left out."""
-    flat: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        nested = isinstance(value, dict)
-        flat |= {f"{name}.{key}": _plain(v) for key, v in value.items()} if nested else {name: _plain(value)}
-    return {name: value for name, value in flat.items() if value is not None}
+    return {name: _plain(value) for name, value in flattened(asdict(config)).items() if value is not None}
 
 
 def to_toml(config: Config) -> str:
     """The config as a TOML file that ``--config`` reads."""
-    values, tables = plain(config), [f.name for f in fields(config) if isinstance(asdict(config)[f.name], dict)]
+    values, tables = plain(config), [name for name, value in asdict(config).items() if isinstance(value, dict)]
     lines = [f"{name} = {toml_value(value)}" for name, value in values.items() if "." not in name]
     for table in tables:
         lines += ["", f"[{table}]"]

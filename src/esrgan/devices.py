@@ -52,6 +52,11 @@ def _computes(device: str) -> bool:
     return True
 
 
+def arithmetic(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Within it networks in fp32 compute in ``dtype`` where that is safe."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def pick_precision(precision: Precision, device: torch.device, *, training: bool = False) -> torch.dtype:
     """The arithmetic for ``precision``; with ``auto`` the fastest that is safe on ``device``.
 

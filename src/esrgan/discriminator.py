@@ -1,6 +1,8 @@
 """The discriminator: how real a picture looks, as one number.
 
-The VGG-style network of SRGAN and ESRGAN (arXiv 1609.04802, figure 4), for patches of any size.
+The VGG-style network of SRGAN (arXiv 1609.04802, figure 4): 3x3 convolutions, every second of stride 2, and two linear
+layers, here after pooling to 6 x 6, so that patches may be of any size. ESRGAN's own code has 4x4 convolutions of
+stride 2 and linear layers for patches of 128 or 192 pixels.
 """
 
 from typing import cast
@@ -18,8 +20,8 @@ class Discriminator(nn.Module):
 
     Args:
         channels: Feature maps of the first convolution; the last ones have eight times as many.
-        batch_norm: After every convolution, the first one too (SRGAN's figure has none there; ESRGAN's has none at
-            all). At batch 4 it lets the discriminator win, so it is off by default.
+        batch_norm: After every convolution, the first one too (in SRGAN and in ESRGAN's code all but the first). At
+            batch 4 it lets the discriminator win, so it is off by default.
     """
 
     def __init__(self, channels: int = 64, batch_norm: bool = False) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.config import LossWeights
+from esrgan.devices import arithmetic
 from esrgan.distributed import average_, everyone
 from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted, spectrum
 from esrgan.players import Player
@@ -56,7 +57,7 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
         real = everyone(discriminator(hr))
         with discriminator.frozen():
             gan = relativistic(winner=everyone(discriminator(sr)), loser=real.detach())
-        with torch.autocast(discriminator.device.type, discriminator.dtype, discriminator.dtype != torch.float32):
+        with arithmetic(discriminator.device, discriminator.dtype):
             with torch.no_grad():
                 wanted = features(hr)
             content = perceptual(features(sr), wanted, _layer_weights(wanted, weights))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from esrgan.files import write_text
 from esrgan.images import find_images, read_bytes8
 from esrgan.resize import make_lr
 
+FORMAT = 2
+"""To be raised when other pixels come of the same files, by another reader or another reduction."""
 PIECE = 64 << 20
 """Bytes copied to a device at a time."""
 
@@ -85,7 +88,7 @@ class PhotoStore:
             kept = np.random.default_rng(seed).permutation(len(paths))[: max(1, round(subset * len(paths)))]
             paths = [paths[i] for i in sorted(kept)]
         stats = [(str(path.absolute()), *_size_and_time(path)) for path in paths]
-        key = hashlib.sha256(json.dumps([scale, patch, stats]).encode()).hexdigest()[:24]
+        key = hashlib.sha256(json.dumps([FORMAT, scale, patch, stats]).encode()).hexdigest()[:24]
         folder = (cache or default_cache()) / key
         if not (folder / "index.json").is_file():
             _build(paths, folder, scale, patch)
@@ -131,7 +134,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _build(paths: Sequence[Path], folder: Path, scale: int, patch: int) -> None:
-    building = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    building = folder.with_name(f"{folder.name}.{token_hex(8)}.part")  # another process may build it too
     try:
         _sweep(folder.parent)
         building.mkdir(parents=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.config import OptimConfig
+from esrgan.devices import arithmetic
 from esrgan.distributed import average_
 from esrgan.muon import Muon
 
@@ -53,7 +54,7 @@ class Player:
         self._buffers = [buffer.clone() for buffer in net.buffers()]
 
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with arithmetic(self.device, self.dtype):
             out = self.net(x.contiguous(memory_format=torch.channels_last))
         return cast(Tensor, out).float()
 

@@ -13,7 +13,7 @@ from esrgan.memory import free_bytes, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.photo_store import PhotoStore
 from esrgan.run_dir import settled
-from esrgan.stages import build_team, enough_memory, photo_store, with_init_path
+from esrgan.stages import Team, build_team, enough_memory, photo_store, with_init_path
 from esrgan.steps import train_steps
 
 STEPS = 20
@@ -37,36 +37,38 @@ def _dry_run(config: Config) -> Iterator[str]:
     team = build_team(config)
     device = team.players["generator"].device
     store = photo_store(config, team.result.scale)
-    pace = _time(config, store)
+    pace = _time(team, config, store)
     stage = {"psnr": 1, "gan": 2}[config.stage]
     yield f"{len(store)} pictures, {device.type}, {config.precision}, batch {config.batch} x {config.accumulate}"
     yield f"stage {stage}: {pace.sentence(device, config.steps)}"
-    yield _largest_batch(config, store, device)
+    yield _largest_batch(team, config, store)
 
 
-def _time(config: Config, store: PhotoStore, steps: int = STEPS) -> Pace:
+def _time(team: Team, config: Config, store: PhotoStore, steps: int = STEPS) -> Pace:
     """Take steps of a run that is not kept."""
-    team = build_team(config)
     device = team.players["generator"].device
     patches = patches_for(store, patch=config.patch, seed=config.seed, device=device)
     batches = patches.batches(1, steps, config.batch * config.accumulate, device)
     warm_up = min(WARM_UP, steps - 1)
     pace = Pace(warm_up, steps - warm_up)
     for step in train_steps(team.objective, team.players.values(), pace.watch(batches), accumulate=config.accumulate):
+        if team.average:
+            team.average.update(step.number, step.finite)
         pace.stepped(step.finite)
     return pace
 
 
-def _largest_batch(config: Config, store: PhotoStore, device: torch.device) -> str:
+def _largest_batch(team: Team, config: Config, store: PhotoStore) -> str:
     """The largest batch that fits: on CUDA by trying, on a CPU by how memory grows."""
+    device = team.players["generator"].device
     if device.type == "cpu":
-        return _batch_by_growth(config, store, device)
+        return _batch_by_growth(team, config, store)
     if device.type != "cuda":
         return f"largest batch: not tried on {device.type}, where all of the machine's memory would be used for it"
     fits = config.batch
     while fits < LARGEST:
         try:
-            _time(replace(config, batch=2 * fits, accumulate=1), store, steps=2)
+            _time(team, replace(config, batch=2 * fits, accumulate=1), store, steps=2)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             break
@@ -74,15 +76,16 @@ def _largest_batch(config: Config, store: PhotoStore, device: torch.device) -> s
     return f"largest batch that fits (of {config.batch} and its doubles): {fits}"
 
 
-def _batch_by_growth(config: Config, store: PhotoStore, device: torch.device) -> str:
+def _batch_by_growth(team: Team, config: Config, store: PhotoStore) -> str:
     """Too much of the machine's memory would end the program, so that only batches which surely fit are tried."""
+    device = team.players["generator"].device
     start, free = peak_bytes(device), free_bytes()
     if start is None or free is None:
         return "largest batch: not known, as this system does not tell how much memory is free"
     tried, grown = config.batch, 0
     while tried < LARGEST and grown < GROWTH and start + 2 * grown < free:
         tried *= 2
-        _time(replace(config, batch=tried, accumulate=1), store, steps=2)
+        _time(team, replace(config, batch=tried, accumulate=1), store, steps=2)
         grown = (peak_bytes(device) or 0) - start
     fits = config.batch
     while fits < LARGEST and (2 * fits <= tried or (2 * fits - config.batch) * grown < (tried - config.batch) * free):

@@ -73,7 +73,7 @@ class RunDir:
             for folder in (run.path, run.samples):
                 for left in folder.glob(f".[0-9]*.{16 * '?'}.part*"):  # by a process that was killed
                     left.unlink()
-            write_text(run.path / "config.toml", to_toml(run.config))
+            write_text(run.path / "config.toml", to_toml(replace(run.config, resume="last")))
             _check_alike(distributed.shared(run.config), run.config)
             yield run
 
@@ -215,10 +215,12 @@ def settled(config: Config) -> Config:
 def _check_alike(first: Config, own: Config) -> None:
     """Refuse processes that were started with other options than the first."""
     changed = differences(plain(first), own)
-    if first.steps != own.steps:
-        changed.append(f"steps: {first.steps} before, {own.steps} now")
+    for name in ("steps", "batch", "accumulate", "validate_every", "save_every"):  # free, but the same in all
+        before, now = getattr(first, name), getattr(own, name)
+        if before != now:
+            changed.append(f"{name}: {before} before, {now} now")
     if distributed.anyone(bool(changed)):
-        which = f" (first and here: {'; '.join(changed)})" if changed else ""
+        which = f" (first and here: {'; '.join(dict.fromkeys(changed))})" if changed else ""
         raise EsrganError(f"the processes of this run have different options{which}; give all of them the same")
 
 

@@ -101,7 +101,9 @@ def build_team(config: Config) -> Team:
     if isinstance(config, PretrainConfig):
         return Team({"generator": generator}, average, psnr_objective(generator))
     shape = config.discriminator
-    discriminator = player(distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device)))
+    critic = distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device))
+    optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
+    discriminator = player(critic, config=optim)
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=torch.channels_last)
     objective = gan_objective(generator, discriminator, features, config.weights)
     return Team({"generator": generator, "discriminator": discriminator}, average, objective)
@@ -137,10 +139,11 @@ def _run(config: Config) -> Path:
                 print(run.note(0, str(finding)))
         device = next(net.parameters()).device
         validation = _validation(config, run, net)
+        by_lpips = config.stage == "gan" and validation is not None and validation.lpips is not None
+        provenance = _provenance(config, len(store))
 
         def save_models(step: int, best: bool) -> None:
-            about = _provenance(config, len(store), step)
-            about |= {"validation": validation.newest} if best and validation else {}
+            about = {"step": step} | provenance | ({"validation": validation.newest} if best and validation else {})
             save_model(net, run.best if best else run.latest, provenance=about)
 
         setup = Setup(
@@ -151,7 +154,7 @@ def _run(config: Config) -> Path:
             validate=validation,
             bicubic=validation.bicubic if validation else None,
             save_models=save_models,
-            score="lpips" if validation and validation.lpips and config.stage == "gan" else "psnr_y",
+            score="lpips" if distributed.anyone(by_lpips) else "psnr_y",
             init=fingerprint(config.init) if config.init else None,
             val=validation.digest if validation else None,
             references=load_references(config.stage, net.scale, begun=config.init is not None),
@@ -225,12 +228,11 @@ def _what_is_used(config: Config, store: PhotoStore) -> Iterator[str]:
     yield f"run folder: {config.run_dir}; {config.steps} steps of {config.batch * config.accumulate} patches{several}"
 
 
-def _provenance(config: Config, pictures: int, step: int) -> dict[str, Any]:
+def _provenance(config: Config, pictures: int) -> dict[str, Any]:
     """What a model file of this run says of where it comes from; names of files, never whole paths."""
     recipe = {name: _names_only(name, value) for name, value in plain(config).items() if name not in MACHINE}
     about: dict[str, Any] = {
         "stage": config.stage,
-        "step": step,
         "data": {"pictures": pictures, "folders": recipe.pop("images")},
         "recipe": recipe,
         "software": {"esrgan": __version__, "torch": torch.__version__},

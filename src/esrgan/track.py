@@ -4,11 +4,9 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from esrgan.model_file import read_header
-
-Row = dict[str, Any]
+from esrgan.run_log import Row
 
 TIE = math.log(2)  # the discriminator's loss when it cannot tell real from fake
 TREND = 4  # validations that make a trend

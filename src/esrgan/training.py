@@ -180,6 +180,8 @@ class _Session:
             return True
         progress.due = setup.validate is not None and found is None
         if found is None:
+            if run.first and not setup.validate:
+                self.draw()
             return False
         if progress.score not in (None, setup.score):
             self.say({"step": progress.step, "note": f"the best model is now chosen by {setup.score}, from here on"})
@@ -193,9 +195,14 @@ class _Session:
         row: Row = {"step": progress.step, "validation": found.scores, "best": best}
         row["verdict"] = verdict([*run.rows(), row], setup.references, name=setup.score)
         self.say(row)
-        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=setup.references)
+        self.draw()
         self.clock.restart(progress.step)
         return False
+
+    def draw(self) -> None:
+        """Draw the curves anew."""
+        run = self.run
+        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=self.setup.references)
 
     def go_back(self, trouble: str) -> None:
         """Return to the last saved state with half the learning rate, or give up."""
@@ -207,10 +214,10 @@ class _Session:
             )
             self.run.note(progress.step, end)
             raise EsrganError(end)
-        skipped, returns = progress.skipped, progress.returns + 1
+        returns, before = progress.returns + 1, progress
         self.progress = self.run.restore(setup.players, setup.average)
-        self.progress.returns, self.progress.streak = returns, 0
-        self.progress.skipped = skipped
+        self.progress.returns, self.progress.streak, self.progress.skipped = returns, 0, before.skipped
+        self.progress.best, self.progress.score = before.best, before.score  # its model is kept
         for player in setup.players.values():
             player.slowdown = 0.5**returns
         self.run.save(self.progress, setup.players, setup.average)

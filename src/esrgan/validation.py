@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from esrgan.benchmark import Bicubic, Pair, score
 from esrgan.data import to_unit
+from esrgan.devices import arithmetic
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.lpips import LPIPS
@@ -45,20 +46,23 @@ class Validation:
         """Scores of the network as it is, NaN if it diverged; none where ``stopped`` came true between two pictures."""
         was_training = self.net.training
         self.net.eval()
+        try:
+            return self._validated(step, stopped)
+        finally:
+            self.net.train(was_training)
+
+    def _validated(self, step: int, stopped: Callable[[], bool]) -> Scores | None:
         rows: list[dict[str, float | None]] = []
         crops: list[Tensor] = []
         for pair in self.pairs:
             if stopped():
-                self.net.train(was_training)
                 return None
             scores, sr = self._scored(self._network, pair)
             if not sr.isfinite().all():
-                self.net.train(was_training)
                 return Scores({}, math.nan)
             rows.append(scores)
             if len(crops) < SAMPLES:
                 crops.append(_sample(pair, sr))
-        self.net.train(was_training)
         write_rgb(torch.cat(crops, dim=1), self.samples / f"step_{step:07}.png")
         found = _means(rows)
         self.newest = {**found, "pictures": len(rows)}
@@ -70,8 +74,8 @@ class Validation:
 
     def _network(self, lr: Tensor) -> Tensor:
         def run(tile: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-                return self.net(tile.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)  # type: ignore[no-any-return]
+            with arithmetic(self.device, self.dtype):
+                return self.net(tile.contiguous(memory_format=torch.channels_last)).float()  # type: ignore[no-any-return]
 
         return tiled(run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
 
