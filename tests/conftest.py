@@ -101,6 +101,8 @@ def save_kinds(folder: Path) -> list[Path]:
         "rgb.avif": image.save,
         "rgb.tif": image.save,
         "packed.tif": lambda path: image.save(path, compression="tiff_lzw"),
+        "rgb.bmp": lambda path: image.save(path, dpi=(300, 300)),
+        "bilevel.bmp": image.convert("1").save,
         "grey.png": image.convert("L").save,
         "grey.jpg": image.convert("L").save,
         "grey16.png": grey16.save,

@@ -5,7 +5,7 @@ import random
 import socket
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".webp", ".tif", ".gif", ".avif", ".heic", ".jxl")
+SUFFIXES = (".png", ".jpg", ".webp", ".tif", ".gif", ".bmp", ".avif", ".heic", ".jxl")
 
 
 def cut(out: bytearray, rng: random.Random) -> None:

@@ -10,6 +10,7 @@ import torch
 from esrgan.benchmark import Bicubic, evaluate, score
 from esrgan.cli import main
 from esrgan.config import GeneratorConfig
+from esrgan.devices import bf16_is_fast
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.images import read_rgb, write_rgb
@@ -231,6 +232,7 @@ def test_lr_made_from_hr_scores_like_the_published_lr(tmp_path):
 
 def test_hr_and_lr_side_by_side_are_told_apart(tmp_path):
     write_pair(tmp_path / "img_001_SRF_4_HR.png", tmp_path / "img_001_SRF_4_LR.png")
+    write_rgb(picture(), tmp_path / "img_001_SRF_4_bicubic.png")  # another method's result, as SelfExSR has them
     (files,) = find_pairs(tmp_path, 4)
     assert files.lr == tmp_path / "img_001_SRF_4_LR.png"
 
@@ -239,6 +241,16 @@ def test_an_lr_folder_of_an_unknown_name_is_not_passed_over(tmp_path):
     write_pair(tmp_path / "HR" / "a.png", tmp_path / "LR_unknown" / "X4" / "a.png")
     with pytest.raises(EsrganError, match="LR_unknown may hold the LR pictures"):
         find_pairs(tmp_path, 4)
+
+
+def test_one_engine_computes_every_picture_however_small(tmp_path):
+    pytest.importorskip("openvino")
+    if not bf16_is_fast():
+        pytest.skip("OpenVINO is not chosen here")
+    write_rgb(picture(), tmp_path / "a.png")
+    upscaler = Upscaler(Generator(tiny.SHAPE), device="cpu")
+    evaluate(upscaler, [tmp_path])
+    assert upscaler._engine.small is upscaler._engine.large
 
 
 def test_the_report_says_whose_lr_it_was_and_who_computed(tmp_path):

@@ -55,6 +55,13 @@ def test_an_engine_gives_the_same_picture_as_torch_by_the_same_tiles(engine, con
     assert psnr(ours(image), theirs(image)) > 80
 
 
+@pytest.mark.parametrize("engine", ["torch", "ncnn", "openvino"])
+def test_a_picture_that_wants_gradients_is_enlarged_without(engine):
+    pytest.importorskip(engine)
+    image = made_picture(20, 20).requires_grad_()
+    assert not Upscaler(made(SHAPES[0]), device="cpu", precision="fp32", engine=engine)(image).requires_grad
+
+
 @pytest.mark.skipif(not bf16_is_fast(), reason="emulated here")
 @pytest.mark.parametrize("engine", ["torch", "ncnn", "openvino"])
 def test_bf16_stays_within_50_db(engine):

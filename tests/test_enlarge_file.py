@@ -391,6 +391,29 @@ def test_a_tiff_in_ycbcr_is_refused_unless_it_holds_jpeg(upscaler):
     assert np.abs(np.asarray(out).mean((0, 1)) - np.asarray(photo()).mean((0, 1))).max() < 3
 
 
+HUGE = struct.pack("<Q", 2**64 - 1)
+
+
+def test_offsets_beyond_all_files_are_one_line_or_left_out(upscaler):
+    with pytest.raises(EsrganError, match="damaged or not readable"):
+        upscale(b"II+\0" + struct.pack("<HH", 8, 0) + HUGE + bytes(16), upscaler)
+    tag = struct.pack("<HHII", 0x8769, 16, 1, 26) + bytes(4)  # the place of further tags, as a number of 8 bytes
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + tag + HUGE
+    assert enlarged(upscaler, saved(photo(), "JPEG", exif=exif), format="tiff").size == (256, 192)
+
+
+def test_bmp_comes_out_as_png(upscaler):
+    for picture in (photo(), photo().convert("L")):
+        out = enlarged(upscaler, saved(picture, "BMP", dpi=(300, 300)))
+        assert (out.format, out.mode, out.info["dpi"][0]) == ("PNG", picture.mode, pytest.approx(300, abs=0.1))
+
+
+def test_numpys_numbers_are_numbers_too(upscaler):
+    assert enlarged(upscaler, saved(photo(), "PNG"), width=np.int64(100)).width == 100
+    with pytest.raises(UsageError, match="width is True"):
+        upscale(saved(photo(), "PNG"), upscaler, width=True)
+
+
 def with_chunk(data, name, content):
     """A PNG with one more chunk after its header."""
     body = name + content

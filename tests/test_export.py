@@ -6,7 +6,7 @@ import torch
 
 import esrgan.export
 from esrgan import EsrganError, Generator, GeneratorConfig, save_model
-from esrgan.export import ENGINES, export
+from esrgan.export import FORMATS, export
 from esrgan.extras import import_extra
 from esrgan.images import write_rgb
 from esrgan.parity import compare, require
@@ -15,7 +15,7 @@ TINY = {"channels": 8, "growth": 4, "blocks": 1}
 NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",), ".param": ("ncnn",), ".pt2": ()}
 UNSHUFFLED: dict[str, object] = {"scale": 2, "unshuffle": 2}
 CASES: list[tuple[str, dict[str, object], bool]] = [
-    *((suffix, {}, half) for suffix in ENGINES for half in (False, True)),
+    *((suffix, {}, half) for suffix in FORMATS for half in (False, True)),
     *((suffix, UNSHUFFLED, False) for suffix in (".onnx", ".param", ".pt2")),
     *((suffix, {"variant": "subpixel"}, False) for suffix in (".onnx", ".param")),
     *((".param", shape, False) for shape in ({"scale": 3}, {"plus": True}, {"scale": 1, "unshuffle": 4})),
@@ -65,7 +65,7 @@ def test_networks_that_begin_with_pixel_unshuffle_take_any_size_too(suffix: str,
         pytest.importorskip(package)
     net = saved(tmp_path / "m.safetensors", scale=4 // side, unshuffle=side)
     export(tmp_path / "m.safetensors", tmp_path / f"m{suffix}")
-    run = ENGINES[suffix][1](tmp_path / f"m{suffix}")
+    run = FORMATS[suffix][1](tmp_path / f"m{suffix}")
     for size in ((5, 5), (7, 12), (33, 18)):
         lr = torch.rand(1, 3, *size)
         torch.testing.assert_close(run(lr), net(lr), atol=1e-5, rtol=0)

@@ -134,6 +134,8 @@ def test_one_of_several_files_must_be_chosen(hub: tuple[str, type[Hub]], model: 
         pull("someone/tiny", endpoint=endpoint, cache=tmp_path / "cache")
     chosen = pull("hf:someone/tiny/a.safetensors", endpoint=endpoint, cache=tmp_path / "cache")
     assert load_model(chosen).scale == 4
+    with pytest.raises(EsrganError, match="choose one"):  # though only one of them is in the cache
+        pull("someone/tiny", endpoint=endpoint, cache=tmp_path / "cache")
 
 
 def test_ncnns_two_files_come_together(hub: tuple[str, type[Hub]], model: Path, tmp_path: Path) -> None:

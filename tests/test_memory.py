@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from esrgan.memory import keep_buffers, peak_bytes
+from esrgan.memory import _container_bytes, keep_buffers, peak_bytes
 
 FAULTS = """
 import resource, torch
@@ -33,6 +33,15 @@ def test_kept_buffers_are_not_faulted_in_anew():
 def test_the_peak_is_at_least_what_was_held():
     held = torch.ones(25_000_000)
     assert peak_bytes(torch.device("cpu")) > held.nbytes
+
+
+def test_a_containers_limit_counts(tmp_path):
+    for name, text in {"max": "4000", "current": "3000", "stat": "anon 1\ninactive_file 500"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert _container_bytes(tmp_path) == 1500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _container_bytes(tmp_path) is None
+    assert _container_bytes(tmp_path / "elsewhere") is None
 
 
 def test_elsewhere_nothing_changes(monkeypatch):

@@ -62,8 +62,23 @@ def test_what_changed_is_done_again(run, tmp_path):
     assert opened(tmp_path / "out" / "a.png").size == (128, 96)
     assert run(*args, "--scale", "2")[1] == []
     assert run(*args, "--scale", "2", "--overwrite")[1] != []
+    assert run(*args, "--scale", "2", "--overlap", "20")[1] != []
     photo().rotate(180).save(tmp_path / "a.png")  # another input
     assert run(*args, "--scale", "2")[1] != []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_results_are_told_on_standard_output_though_a_bar_is_on_the_terminal(model_file, tmp_path):
+    photo().save(tmp_path / "a.png")
+    terminal, end = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "esrgan", "upscale", tmp_path / "a.png", "--out", tmp_path / "out",
+         "--model", model_file, "--device", "cpu", "--precision", "fp32"],
+        stdout=subprocess.PIPE, stderr=end, text=True, check=True,
+    )  # fmt: skip
+    os.close(end)
+    os.close(terminal)
+    assert done.stdout == f"{tmp_path / 'a.png'} -> {tmp_path / 'out' / 'a_x4.png'} (256 x 192)\n"
 
 
 def test_files_of_others_are_not_replaced_unless_asked(run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,8 @@ def evaluate(
     Raises:
         EsrganError: A dataset that is not there or has no pictures.
     """
+    if expect := getattr(model, "expect", None):
+        expect(sys.maxsize)  # so that one engine computes all
     found = [(_name(Path(folder).resolve()), find_pairs(Path(folder), model.scale)) for folder in datasets]
     scored = [
         Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips)), given_lr=any(f.lr for f in files))

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter, validators
 from esrgan.commands_options import Positive, Size, Upscaling
 
 if TYPE_CHECKING:  # these import torch
-    from esrgan.folders import Job, Outcome, Plan
+    from esrgan.folders import Job, Naming, Outcome, Plan
     from esrgan.upscale_run import Runner
     from esrgan.upscaler import Upscaler
 
@@ -94,7 +94,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
-    upscaler, key = _load(model, alpha, psnr_model, size.scale, running)
+    upscaler, weights = _load(model, alpha, psnr_model, size.scale, running)
     naming = Naming(out=out, pattern=name, form=find_format(format_) if format_ else None, how=how,
                     network_scale=upscaler.scale, limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
@@ -104,13 +104,18 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
-    key = f"{key} {running.precision} {how} {naming.form.name if naming.form else None}"
-    runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=key,
+    runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=_key(weights, running, naming),
                     overwrite=overwrite, compare=compare)  # fmt: skip
     if verbose:
         count = len(todo.jobs)
         print(f"{count} picture{'s' * (count != 1)}; {upscaler.about}", file=sys.stderr)
     return _run(runner, todo, report=json, verbose=verbose)
+
+
+def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
+    """What results are made with, as far as it was asked for: where it was left to auto, another machine may go on."""
+    asked = running.precision, running.engine, running.tile, running.overlap
+    return f"{weights} {asked} {naming.how} {naming.form.name if naming.form else None}"
 
 
 def _refuse_shared_comparisons(todo: "Plan") -> None:
@@ -156,9 +161,10 @@ def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) 
     for outcome in outcomes:
         _say(outcome, verbose=verbose)
     interrupted = False
-    with _progress(len(todo.jobs)) as on_rows:
+    with _progress(len(todo.jobs)) as (on_rows, on_end):
         try:
             for outcome in runner.run(todo.jobs, on_rows):
+                on_end()
                 outcomes.append(outcome)
                 _say(outcome, verbose=verbose)
         except KeyboardInterrupt:
@@ -191,25 +197,24 @@ def _say(outcome: "Outcome", *, verbose: bool) -> None:
 
 
 @contextmanager
-def _progress(pictures: int) -> "Iterator[Callable[[Job, int, int], object]]":
-    """A bar on a terminal, nothing elsewhere; told how far each picture is."""
+def _progress(pictures: int) -> "Iterator[tuple[Callable[[Job, int, int], object], Callable[[], object]]]":
+    """A bar on a terminal, nothing elsewhere; told how far a picture is, and that one is done with."""
     if not sys.stderr.isatty():
-        yield lambda job, done, total: None  # noqa: ARG005
+        yield lambda job, done, total: None, lambda: None  # noqa: ARG005
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, soft_wrap=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         every = bar.add_task("pictures", total=pictures)
         one = bar.add_task("", total=1)
 
         def on_rows(job: "Job", done: int, total: int) -> None:
-            if done == total:
-                bar.advance(every)
             bar.update(one, description=job.source.name[:40], completed=done, total=total)
 
-        yield on_rows
+        yield on_rows, lambda: bar.advance(every)
 
 
 def _write_report(path: Path, runner: "Runner", counts: dict[str, int], outcomes: "list[Outcome]") -> None:

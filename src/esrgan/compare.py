@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from esrgan.errors import UsageError
 from esrgan.images import to_rgb, write_rgb
-from esrgan.picture_reader import LIMIT_PIXELS, open_picture
+from esrgan.picture_reader import LIMIT_PIXELS, Picture, open_picture
 from esrgan.resize import resize
 
 MOST_PIXELS = 16_000_000
@@ -50,9 +51,9 @@ def write_comparison(source: Path | bytes, enlarged: Path, *, limit_pixels: int 
         enlarged: The result, of any size.
         limit_pixels: As of ``open_picture``, for the first.
     """
-    lr = to_rgb(open_picture(source, limit_pixels=limit_pixels))
-    sr = to_rgb(open_picture(enlarged, limit_pixels=sys.maxsize))
-    bicubic, sr = _middle(lr, sr)
+    bicubic, sr = _middle(
+        open_picture(source, limit_pixels=limit_pixels), open_picture(enlarged, limit_pixels=sys.maxsize)
+    )
     target = comparison_path(enlarged)
     halves = [labelled(bicubic, "bicubic"), labelled(sr, "ESRGAN")]
     gap = torch.ones(3, halves[0].shape[1], GAP)
@@ -60,17 +61,21 @@ def write_comparison(source: Path | bytes, enlarged: Path, *, limit_pixels: int 
     return target
 
 
-def _middle(lr: Tensor, sr: Tensor) -> tuple[Tensor, Tensor]:
-    """The same part of both, the first enlarged by bicubic interpolation."""
-    height, width = lr.shape[-2:]
-    factors = sr.shape[-2] / height, sr.shape[-1] / width
-    share = min(1.0, (MOST_PIXELS / (sr.shape[-2] * sr.shape[-1])) ** 0.5)
-    rows, columns = max(1, int(height * share)), max(1, int(width * share))
-    top, left = (height - rows) // 2, (width - columns) // 2
+def _middle(lr: Picture, sr: Picture) -> tuple[Tensor, Tensor]:
+    """The same part of both, the first enlarged by bicubic interpolation; nothing else of them is held in memory."""
+    factors = sr.height / lr.height, sr.width / lr.width
+    share = min(1.0, (MOST_PIXELS / (sr.height * sr.width)) ** 0.5)
+    rows, columns = max(1, int(lr.height * share)), max(1, int(lr.width * share))
+    top, left = (lr.height - rows) // 2, (lr.width - columns) // 2
     size = max(1, round(rows * factors[0])), max(1, round(columns * factors[1]))
-    bicubic = resize(lr[:, top : top + rows, left : left + columns], size=size).clamp(0, 1)
-    down, right = round(top * factors[0]), round(left * factors[1])
-    return bicubic, sr[:, down : down + size[0], right : right + size[1]]
+    down, right = min(round(top * factors[0]), sr.height - size[0]), min(round(left * factors[1]), sr.width - size[1])
+    bicubic = resize(_cut(lr, top, left, rows, columns), size=size).clamp(0, 1)
+    return bicubic, _cut(sr, down, right, *size)
+
+
+def _cut(picture: Picture, top: int, left: int, rows: int, columns: int) -> Tensor:
+    """A part of the first frame, (3, rows, columns)."""
+    return to_rgb(replace(picture, image=picture.image.crop(left, top, columns, rows), frames=1))
 
 
 def labelled(image: Tensor, text: str) -> Tensor:

@@ -4,10 +4,11 @@ import os
 from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
+_BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)]
 
 
 def sniff(head: bytes) -> str | None:
-    """The format that a file's first 32 bytes show: png, jpeg, webp, tiff, gif, avif, heic, jxl, jp2 or none."""
+    """The format that a file's first 32 bytes show: png, jpeg, webp, tiff, gif, bmp, avif, heic, jxl, jp2 or none."""
     starts = {
         b"\x89PNG\r\n\x1a\n": "png",
         b"\xff\xd8\xff": "jpeg",
@@ -27,6 +28,8 @@ def sniff(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
+    if head[:2] == b"BM" and head[14:18] in _BMP_HEADERS:
+        return "bmp"
     if head[4:8] != b"ftyp":
         return None
     brands = [head[i : i + 4].decode("latin-1") for i in (8, *range(16, len(head) - 3, 4))]  # the major one, the others

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import get_args
 
 import numpy as np
@@ -43,7 +44,8 @@ class Enlargement:
             if value is None:
                 continue
             whole = name in ("width", "height")
-            if not isinstance(value, int if whole else int | float) or not 0 < value < math.inf:
+            fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+            if not fits or not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value!r}; it must be a {'whole ' * whole}number above 0")
         if self.transparency not in get_args(Transparency):
             raise UsageError(f"transparency is {self.transparency!r}; it must be network or bicubic")

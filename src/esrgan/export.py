@@ -1,5 +1,6 @@
 """Networks for other engines (ONNX, OpenVINO, ncnn, torch.export), each proven against torch before it is kept."""
 
+import copy
 import json
 import tempfile
 from collections.abc import Callable
@@ -39,11 +40,11 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
         UsageError: An unknown format.
         EsrganError: An engine that is not installed, or a network that came out another.
     """
-    if out.suffix not in ENGINES:
-        raise UsageError(f"{out} must end in one of {', '.join(ENGINES)}: the suffix chooses the format")
+    if out.suffix not in FORMATS:
+        raise UsageError(f"{out} must end in one of {', '.join(FORMATS)}: the suffix chooses the format")
     require_other(out, source)
     _require_own_bin(out)
-    write, load = ENGINES[out.suffix]
+    write, load = FORMATS[out.suffix]
     generator = load_model(source).requires_grad_(False)
     compared = None if picture is None else read_rgb(picture)
     try:
@@ -106,9 +107,7 @@ def trace(generator: Generator, *, half: bool = False) -> dict[str, Any]:
 
 def load_copy(generator: Generator) -> Generator:
     """A copy that a conversion may change, without gradients."""
-    copy = Generator(generator.config, start="paper")
-    copy.load_state_dict(generator.state_dict())
-    return copy.requires_grad_(False).eval()
+    return copy.deepcopy(generator).requires_grad_(False).eval()
 
 
 def write_onnx(generator: Generator, path: Path, *, half: bool) -> None:
@@ -191,7 +190,7 @@ def load_ncnn(path: Path) -> Run:
 
 
 Write = Callable[..., None]
-ENGINES: dict[str, tuple[Write, Callable[[Path], Run]]] = {
+FORMATS: dict[str, tuple[Write, Callable[[Path], Run]]] = {
     ".onnx": (write_onnx, load_onnx),
     ".xml": (write_openvino, load_openvino),
     ".param": (write_ncnn_pair, load_ncnn),

@@ -36,15 +36,18 @@ def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None,
     owner, _, rest = repository.removeprefix(PREFIX).partition("/")
     name, _, wanted = rest.partition("/")
     repo_id = f"{owner}/{name}"
-    if not refresh:
-        try:
-            folder = Path(hub.snapshot_download(repo_id, local_files_only=True, cache_dir=cache))
-            return folder / _choose(repo_id, wanted, [str(p.relative_to(folder)) for p in folder.rglob("*.*")])
-        except (hub.errors.LocalEntryNotFoundError, EsrganError, ValueError):
-            pass  # not in the cache, or not that file of it
+    cached = None if refresh else _cached(hub, repo_id, wanted, cache)
+    if cached and (wanted or cached.name == NAME):  # which of several files is meant, the Hub alone can tell
+        return cached
+    try:
+        with _explained(hub, repo_id):
+            info = hub.HfApi(endpoint=endpoint).model_info(repo_id)
+    except EsrganError:
+        if cached:
+            return cached
+        raise
+    file = _choose(repo_id, wanted, [sibling.rfilename for sibling in info.siblings or ()])
     with _explained(hub, repo_id):
-        info = hub.HfApi(endpoint=endpoint).model_info(repo_id)
-        file = _choose(repo_id, wanted, [sibling.rfilename for sibling in info.siblings or ()])
         if file.endswith(".param"):
             hub.hf_hub_download(repo_id, f"{file.removesuffix('.param')}.bin", endpoint=endpoint, cache_dir=cache)
         return Path(hub.hf_hub_download(repo_id, file, endpoint=endpoint, cache_dir=cache))
@@ -130,6 +133,15 @@ def _choose(repo_id: str, wanted: str, names: Sequence[str]) -> str:
     if not models:
         raise EsrganError(f"{repo_id} has no model file ({' or '.join(SUFFIXES)})")
     raise EsrganError(f"{repo_id} has several files; choose one: {', '.join(f'{repo_id}/{name}' for name in models)}")
+
+
+def _cached(hub: Any, repo_id: str, wanted: str, cache: Path | None) -> Path | None:
+    """The model file of the repository that is in the cache, if one is, or several of which one is chosen."""
+    try:
+        folder = Path(hub.snapshot_download(repo_id, local_files_only=True, cache_dir=cache))
+        return folder / _choose(repo_id, wanted, [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")])
+    except (hub.errors.LocalEntryNotFoundError, EsrganError, ValueError):
+        return None
 
 
 def _hub() -> Any:

@@ -42,9 +42,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_bytes() -> int | None:
-    """Memory that the machine can still give to programs; none where it does not tell (elsewhere than on Linux)."""
+    """Memory that the machine, or its container, can still give; none where that is not told (only Linux does)."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    left = _container_bytes(Path("/sys/fs/cgroup"))
+    return min(free, left) if free is not None and left is not None else free
+
+
+def _container_bytes(group: Path) -> int | None:
+    """What a container's limit leaves, files in memory counted as free; none where there is no limit."""
+    try:
+        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return None if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None

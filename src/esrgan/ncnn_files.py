@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
+from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.errors import EsrganError, first_line
 from esrgan.foreign import Found, OtherArchitectureError, config_of, in_rgb, require_rgb
+from esrgan.generator import RESIDUAL_SCALE
 
 MAGIC = "7767517"
 HALF = 0x01306B47  # stands before weights that are stored in fp16; 0 before fp32
-SLOPE = RESIDUAL = 0.2
 LARGEST_PARAM = 8 * 2**20
 PLAIN = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp", "ReLU", "Reorg", "PixelShuffle", "TanH"}
 """The layers of RRDB networks that have no weights."""
@@ -160,10 +161,10 @@ def _constants_are_right(layers: list[Layer], blocks: int, ups: int, *, subpixel
     factors = [value for layer in layers if layer.kind == "Eltwise" for value in layer.options.get(1, []) if value != 1]
     factors += [layer.option(2) for layer in layers if layer.kind == "BinaryOp" and layer.option(0) == 2]
     nearest = all(layer.option(0) == 1 for layer in layers if layer.kind == "Interp")
-    expected = [RESIDUAL] * 4 * blocks + ([0.5, 2.0] if subpixel else [])
+    expected = [RESIDUAL_SCALE] * 4 * blocks + ([0.5, 2.0] if subpixel else [])
     return (
         nearest
-        and [round(slope, 5) for slope in slopes] == [SLOPE] * (12 * blocks + (0 if subpixel else ups + 1))
+        and [round(slope, 5) for slope in slopes] == [NEGATIVE_SLOPE] * (12 * blocks + (0 if subpixel else ups + 1))
         and sorted(round(factor, 5) for factor in factors) == expected
     )
 

@@ -64,7 +64,7 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
             return _matched(_own_images(_inside(hr, f"x{scale}") or hr), _own_images(lr) if lr else None, scale)
     images = _own_images(folder)
     named = {kind: [path for path in images if re.search(f"[_-]{kind}$", path.stem.lower())] for kind in ("hr", "lr")}
-    if all(named.values()) and sum(map(len, named.values())) == len(images):  # a_HR.png beside a_LR.png
+    if all(named.values()):  # a_HR.png beside a_LR.png, and perhaps beside other methods' results
         return _matched(named["hr"], named["lr"], scale)
     return [PairFiles(path, None) for path in images]
 

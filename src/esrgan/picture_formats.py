@@ -18,7 +18,7 @@ class Format:
     suffixes: tuple[str, ...]
     """The usual one first."""
     side: int
-    """Longest side, in pixels; of an animation, of all frames together."""
+    """Longest side of one frame, in pixels."""
     alpha: bool
     deep: bool
     """16 bits; AVIF and HEIC hold up to 12 of them."""

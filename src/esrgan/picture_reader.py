@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, sniff
 from esrgan.errors import EsrganError
+from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
 from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
 
@@ -26,7 +27,7 @@ LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
 
 SUFFIXES = frozenset(
-    f".{end}" for end in ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "gif")
+    f".{end}" for end in ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "gif", "bmp", "dib")
 ) | frozenset(f".{end}" for end in ("avif", "heic", "heif", "jxl", "jp2", "j2k", "jpf", "jpx"))
 """What a file in a folder must end in, upper or lower case, to be taken for a picture."""
 
@@ -47,7 +48,7 @@ class Picture:
     image: pyvips.Image
     """Grey or RGB, with or without alpha, 8 or 16 bits, upright; the frames of an animation stacked."""
     format: str
-    """The file's own: png, jpeg, webp, tiff, gif, avif, heic, jxl or jp2."""
+    """The file's own: png, jpeg, webp, tiff, gif, bmp, avif, heic, jxl or jp2."""
     frames: int
     """1 unless it is animated or has several pages of one size."""
     depth: int = 8
@@ -147,7 +148,7 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
         kind = _kind(source, name)
         facts = _peek(source, kind, name)
         source = facts.patched or source
-        image, notes = _load_all(source, kind)
+        image, notes = _load_all(source, kind, limit_pixels)
         frames = image.height // image.get_page_height()
         if image.width * image.height > limit_pixels:
             raise EsrganError(
@@ -178,8 +179,8 @@ def _kind(source: Path | bytes, name: str) -> str:
     if not head:
         raise EsrganError(f"{name}: an empty file")
     if kind is None:
-        raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, AVIF)")
-    if not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
+        raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF)")
+    if kind != "bmp" and not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
         raise EsrganError(f"{name}: the libvips on this machine cannot read {kind.upper()} files")
     return kind
 
@@ -231,8 +232,10 @@ def _png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _load_all(source: Path | bytes, kind: str) -> tuple[pyvips.Image, tuple[str, ...]]:
+def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:
     """The picture with its frames stacked, and what is left out."""
+    if kind == "bmp":
+        return load_bmp(source, name_of(source), limit_pixels=limit_pixels), ()
     image = _load(source, kind, {})
     pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
     if pages == 1:

@@ -22,6 +22,7 @@ RESOLUTION = frozenset({282, 283, 296})  # pixels per unit, across and down, and
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 5: 4, 10: 4, 11: 4, 13: 4, 12: 8, 16: 8, 17: 8, 18: 8}  # what has a byte order
 MOST_BYTES = 1 << 20  # of one tag
+UNREADABLE = (ValueError, struct.error, OSError, OverflowError)  # what odd offsets and counts lead to
 
 Tags = dict[int, tuple[int, int, bytes]]
 """Tag -> type, count, value in little-endian bytes."""
@@ -100,7 +101,7 @@ def read_tags(file: BinaryIO) -> tuple[Tags, Tags, Tags]:
         inner = [
             layout.tags(file, int.from_bytes(first[tag][2], "little")) if tag in first else {} for tag in (EXIF, GPS)
         ]
-    except (ValueError, struct.error, OSError):
+    except UNREADABLE:
         return {}, {}, {}
     main = {tag: value for tag, value in first.items() if tag in DESCRIPTIVE}
     return main, {tag: value for tag, value in inner[0].items() if tag not in DROPPED}, inner[1]
@@ -224,5 +225,5 @@ def _first_tags(file: BinaryIO) -> Tags:
         file.seek(0)
         layout = Layout.of(file.read(4))
         return layout.tags(file, layout.first(file))
-    except (ValueError, struct.error, OSError):
+    except UNREADABLE:
         return {}

@@ -111,6 +111,8 @@ class Upscaler:
     def __call__(self, image: Tensor, *, exact: bool = False) -> Tensor:
         """Enlarge RGB pictures in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W) float32, on the same device.
 
+        This is the bare network, without gradients; ``esrgan.upscale`` also holds the colours and refuses what moved.
+
         Args:
             image: Of any size from 1 x 1.
             exact: Compute in fp32 whatever the precision: for pictures of more than 8 bits.
@@ -122,7 +124,7 @@ class Upscaler:
             raise EsrganError(f"pictures must be float tensors (N, 3, H, W), not {image.dtype} {tuple(image.shape)}")
         if not torch.isfinite(image).all():
             raise EsrganError("the picture has values that are not finite")
-        image = image.float()
+        image = image.detach().float()
         low, high = (value.item() for value in image.aminmax())
         if low < -SLACK or high > 1 + SLACK:
             raise EsrganError(f"pictures are in [0, 1]; this one spans {low:.4g} to {high:.4g}")
