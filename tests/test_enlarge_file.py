@@ -11,7 +11,7 @@ import pytest
 import pyvips
 import torch
 from conftest import camera_exif, photo, red_disc, rgb_profile, waves
-from PIL import Image, ImageCms, IptcImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from esrgan.config import GeneratorConfig
 from esrgan.enlarge_file import Enlargement
@@ -422,7 +422,18 @@ def with_chunk(data, name, content):
 
 def test_a_comment_of_another_alphabet_stops_nothing(upscaler):
     data = with_chunk(saved(photo(), "PNG"), b"tEXt", b"Beschr\xe4nkung\0abc")
-    assert enlarged(upscaler, data).size == (256, 192)
+    assert enlarged(upscaler, data).text == {"Beschr\xe4nkung": "abc"}
+
+
+def test_text_in_a_png_stays_where_damaged_text_is_left_out(upscaler):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", "plain")
+    texts.add_text("Software", "packed", zip=True)
+    texts.add_itxt("parameters", "\u732b, sitting")
+    data = saved(photo(), "PNG", pnginfo=texts)
+    assert enlarged(upscaler, data).text == {"Comment": "plain", "Software": "packed", "parameters": "\u732b, sitting"}
+    assert "Comment" not in enlarged(upscaler, data.replace(b"plain", b"plane")).text
+    assert enlarged(upscaler, data, format="jpeg").format == "JPEG"
 
 
 def test_what_fails_while_it_is_written_is_told(upscaler, monkeypatch):

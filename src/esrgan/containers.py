@@ -1,9 +1,11 @@
 """What libvips does not tell of a picture file, read from the file's own structure."""
 
 import os
+import zlib
 from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
+_MOST_TEXT = 16 << 20  # bytes
 _BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)]
 
 
@@ -56,6 +58,22 @@ def chunks_before_pixels(file: BinaryIO) -> dict[bytes, bytes]:
         place, length = file.tell(), int.from_bytes(header[:4], "big")
         found[header[4:]] = file.read(min(16, length))
         file.seek(place + length + 4)
+    return found
+
+
+def png_texts(file: BinaryIO) -> bytes:
+    """The chunks of text in a PNG (comments, prompts), whole; XMP, which libvips reads, left out, damaged ones too."""
+    found = b""
+    file.seek(8)
+    while len(header := file.read(8)) == 8 and header[4:] != b"IEND" and len(found) < _MOST_TEXT:
+        length = int.from_bytes(header[:4], "big")
+        if header[4:] not in (b"tEXt", b"zTXt", b"iTXt") or length > _MOST_TEXT:
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        body = file.read(length + 4)
+        whole = zlib.crc32(header[4:] + body[:length]) == int.from_bytes(body[length:], "big")
+        if whole and not body.startswith(b"XML:com.adobe.xmp\0"):
+            found += header + body
     return found
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, sniff
+from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, png_texts, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
@@ -55,6 +55,8 @@ class Picture:
     """Bits that the file keeps of each band."""
     lossless: bool = False
     """Whether it is a WebP without loss."""
+    texts: bytes = b""
+    """Chunks of text of a PNG."""
     notes: tuple[str, ...] = ()
     """What of the file is not in ``image``, in words."""
     content: bytes | None = None
@@ -162,8 +164,10 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
         image = shown(unlab(image) if facts.patched else image, frames, name)
         if facts.exif:
             image.set_type(pyvips.GValue.blob_type, "exif-data", facts.exif)
-        return Picture(image=image, format=kind, frames=frames, depth=depth, lossless=facts.lossless,
-                       notes=facts.notes + notes, content=source if isinstance(source, bytes) else None)  # fmt: skip
+        return Picture(
+            image=image, format=kind, frames=frames, depth=depth, lossless=facts.lossless, texts=facts.texts,
+            notes=facts.notes + notes, content=source if isinstance(source, bytes) else None,
+        )  # fmt: skip
 
 
 def _kind(source: Path | bytes, name: str) -> str:
@@ -195,6 +199,7 @@ class _Facts:
 
     notes: tuple[str, ...] = ()
     lossless: bool = False
+    texts: bytes = b""
     exif: bytes | None = None
     patched: bytes | None = None
     """Instead of the file: its content, with Lab declared RGB."""
@@ -205,7 +210,7 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
         if kind == "gif" and not is_whole_gif(file):
             raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
         if kind == "png":
-            return _Facts(notes=_png_notes(chunks_before_pixels(file)))
+            return _Facts(notes=_png_notes(chunks_before_pixels(file)), texts=png_texts(file))
         if kind == "avif" and file.read(12)[8:] == b"avis":
             return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
         if kind == "webp":

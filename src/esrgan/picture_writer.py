@@ -76,8 +76,13 @@ def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
         if not stated:
             remove_tags(file, RESOLUTION)
         add_exif(file, exif, {iptc.TIFF_TAG: (7, len(records), records)} if records else None)
-    elif form.name == "png" and not stated:
-        resolution.unsay_in_png(file)
+    elif form.name == "png":
+        if not stated:
+            resolution.unsay_in_png(file)
+        place = file.seek(-12, os.SEEK_END)
+        end = file.read()  # the chunk that ends it
+        file.seek(place)
+        file.write(like.texts + end)
     elif form.name == "jpeg" and stated and not exif:
         resolution.say_in_jpeg(file, like.image.xres, like.image.yres)
 
@@ -122,9 +127,9 @@ def _interpretation(image: pyvips.Image) -> str:
 
 
 def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
-    """``image`` with the profile, EXIF, XMP, IPTC, resolution, delays and comments of ``like``."""
+    """``image`` with the profile, EXIF, XMP, IPTC, resolution and delays of ``like``."""
     image = image.copy()
-    for name in (*_KEPT, *_comments(like.image)):
+    for name in _KEPT:
         if like.image.get_typeof(name):
             image.set_type(like.image.get_typeof(name), name, like.image.get(name))
     if image.get_typeof("exif-data"):  # libvips takes orientation and size from the image, the rest from this
@@ -136,15 +141,6 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
     return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too
-
-
-def _comments(image: pyvips.Image) -> list[str]:
-    """The names of a PNG's comments; not of those beyond ASCII, which libvips would garble."""
-    try:
-        names = [name for name in image.get_fields() if name.startswith("png-comment-")]
-        return [name for name in names if image.get(name).isascii()]
-    except UnicodeDecodeError:  # a keyword of another alphabet, after which pyvips tells none
-        return []
 
 
 def without_thumbnail(exif: bytes) -> bytes:
