@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,36 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path):
         for name in ("fifo.png", "folder.png", "socket.png", "loop.png", "nothing.png"):
             with pytest.raises(EsrganError, match=name):
                 read_rgb(tmp_path / name)
+
+
+FREED_IN_A_WARNING = """
+import gc, sys
+from esrgan.picture_vips import pyvips
+def cut_off():
+    image = pyvips.Image.jpegload(sys.argv[1], access="sequential")
+    try: image.write_to_memory()
+    except pyvips.Error: pass
+    return image  # its end warns
+class Knot: pass
+gc.disable()
+for _ in range(20):
+    knot = Knot()
+    knot.itself, knot.image = knot, cut_off()
+last = cut_off()
+gc.enable()
+gc.set_threshold(1)
+del knot, last
+"""
+
+
+def test_pictures_that_are_freed_while_libvips_warns_of_another_end_nothing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
+    done = subprocess.run(
+        [sys.executable, "-c", FREED_IN_A_WARNING, tmp_path / "cut.jpg"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_truncated_pictures_are_refused(kinds, tmp_path):

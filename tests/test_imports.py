@@ -79,7 +79,7 @@ def test_nobody_imports_the_command_line():
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("pyvips", ("images", "picture_", "compare")), ("cyclopts", ("cli", "commands_")), ("matplotlib", ("plots",))],
+    [("pyvips", ("picture_vips",)), ("cyclopts", ("cli", "commands_")), ("matplotlib", ("plots",))],
 )
 def test_a_library_is_known_only_where_it_belongs(library, home):
     for name, path in MODULES.items():

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyvips
 import torch
 from torch import Tensor
 
 from esrgan.errors import UsageError
 from esrgan.images import to_rgb, write_rgb
 from esrgan.picture_reader import LIMIT_PIXELS, Picture, open_picture
+from esrgan.picture_vips import pyvips
 from esrgan.resize import resize
 
 MOST_PIXELS = 16_000_000

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyvips
 import torch
 from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.picture_reader import SUFFIXES, Picture, explained, name_of, open_picture, reason
+from esrgan.picture_vips import pyvips
 
 
 def read_rgb(path: Path) -> Tensor:

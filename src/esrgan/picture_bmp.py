@@ -5,10 +5,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from esrgan.errors import EsrganError
+from esrgan.picture_vips import pyvips
 
 MILLIMETRES = 25.4  # to an inch
 

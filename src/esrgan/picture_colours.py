@@ -1,8 +1,7 @@
 """Pictures of any colour space and sample type as grey or RGB of 8 or 16 bits, as they are shown."""
 
-import pyvips
-
 from esrgan.errors import EsrganError
+from esrgan.picture_vips import pyvips
 
 AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram", "scrgb")
 """Interpretations whose values are kept; the last is what libvips takes all float RGB for, linear or not."""

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import pyvips
-
 from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture
+from esrgan.picture_vips import pyvips
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ The only modules that know libvips are those named ``picture_...``, ``images`` a
 """
 
 import io
-import logging
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
 from numpy.typing import NDArray
 
 from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, png_texts, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
+from esrgan.picture_vips import pyvips
 from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
 
 LIMIT_PIXELS = 300_000_000
@@ -30,11 +28,6 @@ SUFFIXES = frozenset(
     f".{end}" for end in ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "gif", "bmp", "dib")
 ) | frozenset(f".{end}" for end in ("avif", "heic", "heif", "jxl", "jp2", "j2k", "jpf", "jpx"))
 """What a file in a folder must end in, upper or lower case, to be taken for a picture."""
-
-pyvips.cache_set_max(0)  # every picture is read once
-pyvips.concurrency_set(min(4, os.cpu_count() or 1))  # more only takes memory and the network's cores
-pyvips.block_untrusted_set(True)
-logging.getLogger("pyvips").addHandler(logging.NullHandler())  # libvips' warnings are not for users
 
 _LOADER = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif", "heic": "heif"}
 _LOADER |= {"jxl": "jxl", "jp2": "jp2k"}

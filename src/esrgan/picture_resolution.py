@@ -8,7 +8,7 @@ import struct
 import zlib
 from typing import BinaryIO
 
-import pyvips
+from esrgan.picture_vips import pyvips
 
 ASSUMED = (1.0, 2.834, 72 / 25.4)
 """Pixels per mm that libvips takes where a file states none: most formats, PNG, JPEG."""

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-import pyvips
 from numpy.typing import NDArray
 
 from esrgan import iptc
@@ -14,6 +13,7 @@ from esrgan import picture_resolution as resolution
 from esrgan.errors import EsrganError
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
+from esrgan.picture_vips import pyvips
 from esrgan.png_stream import png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
