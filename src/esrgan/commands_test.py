@@ -87,7 +87,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):
         raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
-    return upscaler, path.stem
+    return upscaler, model if model and model.startswith("hf:") else path.stem  # there all files are called model
 
 
 def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":

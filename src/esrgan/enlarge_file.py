@@ -17,7 +17,7 @@ from esrgan.picture_reader import Picture, RowReader
 from esrgan.picture_writer import write_rows
 from esrgan.upscaler import Upscaler
 
-LEAST_SHARE = 0.1  # of its raw size that a picture is expected to take on the disk
+PACKED = 0.1  # of its raw size that a picture is expected to take on the disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,10 @@ class Enlargement:
                 raise UsageError(f"{name} is {value!r}; it must be a {'whole ' * whole}number above 0")
         if self.transparency not in get_args(Transparency):
             raise UsageError(f"transparency is {self.transparency!r}; it must be network or bicubic")
+
+    def label(self, width: int, new_width: int) -> str:
+        """What a file name says of the enlargement, such as 4 or 1.5."""
+        return f"{self.scale or new_width / width:.3g}"
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
         """Rows and columns of the result for a picture of ``height`` x ``width``."""
@@ -121,7 +125,7 @@ def _check_room(descriptor: int, raw_bytes: int) -> None:
         return
     disk = os.fstatvfs(descriptor)
     free = disk.f_bavail * disk.f_frsize
-    if raw_bytes * LEAST_SHARE > free:
+    if raw_bytes * PACKED > free:
         raise EsrganError(
             f"the result has {raw_bytes / 1e9:.1f} GB of pixels and its disk {free / 1e9:.1f} GB free:"
             f" {os.strerror(errno.ENOSPC)}; free some or choose another --out"

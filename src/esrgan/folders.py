@@ -110,7 +110,7 @@ class Naming:
 
     def name(self, source: Path, form: Format, width: int, new_width: int) -> str:
         """The file name of the result; of a very long one the end of the stem is replaced by a hash."""
-        scale = f"{self.how.scale or new_width / width:.3g}"
+        scale = self.how.label(width, new_width)
         suffix = suffix_for(form, [source.suffix])
         name = self.pattern.format(stem=source.stem, scale=scale) + suffix
         if len(os.fsencode(name)) <= LONGEST_NAME:
