@@ -1,4 +1,4 @@
-"""Augmented training patch pairs a second that one core cuts from the store, against decoding a file for each.
+"""Augmented training patch pairs a second, in float32, that one core takes from the store, against decoding files.
 
     uv run python -m benchmarks.data_path photos/train
 
@@ -17,7 +17,7 @@ from cyclopts import App
 
 from benchmarks.harness import save, show, take_turns
 from benchmarks.plain_loop import PerItem
-from esrgan.data import Patches
+from esrgan.data import Patches, to_unit
 from esrgan.photo_store import PhotoStore
 
 app = App(help=__doc__)
@@ -71,7 +71,8 @@ def _take(plain: PerItem, count: int) -> None:
 
 def _cut(patches: Patches, batch: int, batches: int) -> None:
     for step in range(1, batches + 1):
-        patches(step, batch)
+        for image in patches(step, batch):
+            to_unit(image, "cpu")
 
 
 if __name__ == "__main__":

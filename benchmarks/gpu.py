@@ -28,6 +28,7 @@ from esrgan.steps import train_steps
 from esrgan.upscaler import Upscaler
 
 PATCH = 32  # LR pixels
+Half = Literal["fp16", "bf16"]
 
 app = App(help=__doc__)
 
@@ -39,7 +40,7 @@ def main(
     side: Annotated[list[int], Parameter(consume_multiple=True)] = [512, 1024],  # noqa: B006
     batch: int = 64,
     device: str = "cuda",
-    half: Literal["fp16", "bf16"] = "fp16",
+    half: Half = "fp16",
     rounds: int = 5,
     json: Path | None = None,
 ) -> None:
@@ -59,7 +60,7 @@ def main(
     place, results = torch.device(device), {}
     for pixels in side:
         picture = made_picture(pixels, pixels).to(place)
-        ways = {name: partial(_done, run, picture) for name, run in _networks(generator, place, DTYPES[half]).items()}
+        ways = {name: partial(_done, place, run, picture) for name, run in _networks(generator, place, half).items()}
         flop = _flop(generator, picture.shape)
         title = f"{network}, {pixels} x {pixels}, {device}"
         timings = [_told(t, flop, picture[0, 0].numel() * generator.scale**2) for t in take_turns(ways, rounds=rounds)]
@@ -69,14 +70,16 @@ def main(
         flop = 3 * _flop(generator, torch.Size((batch, 3, PATCH, PATCH)))
         steps = {"plain loop, fp32 NCHW": _plain_step(NETWORKS[network], batch, place),
                  "esrgan (bf16)": _our_step(NETWORKS[network], batch, place)}  # fmt: skip
-        ways = {name: partial(_done, step) for name, step in steps.items()}
+        ways = {name: partial(_done, place, step) for name, step in steps.items()}
         title = f"{network}, a step of {batch} patches of {PATCH} x {PATCH}, {device}"
         results[title] = [_told(timing, flop) for timing in take_turns(ways, rounds=rounds)]
         show(title, results[title])
     save(results, json)
 
 
-def _networks(generator: Generator, place: torch.device, half: torch.dtype) -> dict[str, Callable[[Tensor], object]]:
+def _networks(generator: Generator, place: torch.device, name: Half) -> dict[str, Callable[[Tensor], object]]:
+    half = DTYPES[name]
+
     def plain(layout: torch.memory_format, *, compiled: bool = False) -> Callable[[Tensor], object]:
         network: nn.Module = Generator(generator.config, start="paper").eval()
         network.load_state_dict(generator.state_dict())
@@ -85,11 +88,11 @@ def _networks(generator: Generator, place: torch.device, half: torch.dtype) -> d
         return torch.no_grad()(lambda picture: run(picture.to(half, memory_format=layout)))
 
     return {
-        "torch eager NCHW": plain(torch.contiguous_format),
-        "torch eager channels_last": plain(torch.channels_last),
-        "torch.compile channels_last": plain(torch.channels_last, compiled=True),
-        "esrgan": Upscaler(generator, device=str(place)),
-        "esrgan --compile": Upscaler(generator, device=str(place), compiled=True),
+        f"torch eager {name} NCHW": plain(torch.contiguous_format),
+        f"torch eager {name} channels_last": plain(torch.channels_last),
+        f"torch.compile {name} channels_last": plain(torch.channels_last, compiled=True),
+        f"esrgan {name}": Upscaler(generator, device=str(place), precision=name),
+        f"esrgan {name} --compile": Upscaler(generator, device=str(place), precision=name, compiled=True),
     }
 
 
@@ -121,11 +124,11 @@ def _patches(network: Generator, batch: int, place: torch.device) -> tuple[Tenso
     )
 
 
-def _done(run: Callable[..., object], *arguments: Tensor) -> None:
+def _done(place: torch.device, run: Callable[..., object], *arguments: Tensor) -> None:
     """Run, and wait for the device."""
     run(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if place.type != "cpu":
+        torch.accelerator.synchronize(place)
 
 
 def _flop(generator: Generator, shape: torch.Size) -> float:

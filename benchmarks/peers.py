@@ -22,7 +22,7 @@ Network = Callable[[Tensor], Any]
 def write_files(generator: Generator, folder: Path) -> None:
     """The generator as each engine reads it."""
     save_model(generator, folder / "model.safetensors")
-    convert(folder / "model.safetensors", folder / "basicsr.pth")
+    convert(folder / "model.safetensors", folder / "basicsr.pth")  # spandrel wants growth 32: smaller ones are padded
     write_onnx(generator, folder / "model.onnx", half=False)
     write_ncnn(generator, folder / "model.param", folder / "model.bin")
 
@@ -34,7 +34,7 @@ def peers(folder: Path, *, fixed: bool) -> dict[str, Callable[[], Network]]:
     """
     makers: dict[str, Callable[[], Network]] = {
         "torch eager fp32 NCHW": partial(_eager, folder),
-        "spandrel": partial(_spandrel, folder),
+        "spandrel (growth padded to 32)": partial(_spandrel, folder),
         "onnxruntime fp32": partial(_onnxruntime, folder),
         "OpenVINO fp32": partial(_openvino, folder, "f32", fixed=fixed),
         "OpenVINO bf16": partial(_openvino, folder, "bf16", fixed=fixed),

@@ -29,15 +29,15 @@ QUOTED = (
     (
         "RRDB-PSNR, 16.7 M, DF2K (quoted: the ESRGAN paper's 32.73 row)",
         "PSNR",
-        ("32.73/0.9011", "28.99/0.7917", "27.85/0.7455"),
+        {"Set5": "32.73/0.9011", "Set14": "28.99/0.7917", "BSD100": "27.85/0.7455"},
     ),
     (
         "ESRGAN, 16.7 M (quoted: two public re-scores)",
         "GAN",
-        ("30.44/0.8525/0.075", "26.28/0.6994/0.133", "25.33/0.6534/0.161"),
+        {"Set5": "30.44/0.8525/0.075", "Set14": "26.28/0.6994/0.133", "BSD100": "25.33/0.6534/0.161"},
     ),
 )
-"""At x4 on Set5, Set14 and BSD100."""
+"""At x4: name, kind, scores by set."""
 Measured = tuple[str, str, dict[str, Any]]
 """What it is called, its kind, its report."""
 
@@ -85,6 +85,8 @@ def _having(data: list[Path], scale: int) -> Sets:
             find_pairs(folder, scale)
             found[folder.name] = folder
         except EsrganError:
+            if not folder.is_dir():
+                raise
             found |= {f"{folder.name}, LR made here": hr for hr in sorted(folder.glob("x*/HR"))[-1:]}
     return found
 
@@ -115,14 +117,14 @@ def _means(report: dict[str, Any]) -> dict[str, Any]:
     return report | {"datasets": sets}
 
 
-def _table(rows: list[Measured], quoted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> str:
+def _table(rows: list[Measured], quoted: tuple[tuple[str, str, dict[str, str]], ...]) -> str:
     sets = [row["name"] for row in rows[0][2]["datasets"]]
     lines = [f"| PSNR-Y / SSIM-Y / LPIPS | kind | {' | '.join(sets)} |", "|" + " --- |" * (len(sets) + 2)]
     for name, kind, report in rows:
         cells = [f"{row['psnr_y']:.2f} / {row['ssim_y']:.4f} / {row['lpips']:.3f}" for row in report["datasets"]]
         lines.append(f"| {name} | {kind} | {' | '.join(cells)} |")
-    for name, kind, cells in quoted:
-        lines.append(f"| {name} | {kind} | {' | '.join(cell.replace('/', ' / ') for cell in cells)} |")
+    for name, kind, scores in quoted:
+        lines.append(f"| {name} | {kind} | {' | '.join(scores.get(each, '-').replace('/', ' / ') for each in sets)} |")
     return "\n".join(lines)
 
 

@@ -209,7 +209,7 @@ fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this sca
 
 ## Recipe
 
-Step {about["step"]}, commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {_sentence(about.get("notes", ""))}
+Step {about["step"]}, shipped from commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {_sentence(about.get("notes", ""))}
 After training its mean error of colour on {about["centred"]["pictures"]} training pictures, {", ".join(map(str, about["centred"]["levels"]))} levels of 255 in red, green and
 blue, was taken out of the last bias.
 

@@ -1,5 +1,9 @@
 """What the tests share: a network that enlarges linearly, and pictures of every awkward kind."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +17,13 @@ from esrgan.config import GeneratorConfig
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
 from esrgan.upscaler import Upscaler
+
+AWAY = tempfile.mkdtemp(prefix="esrgan-tests-")  # from the user's own caches and models, and from the network
+atexit.register(shutil.rmtree, AWAY, ignore_errors=True)
+os.environ |= dict.fromkeys(("TORCH_HOME", "HF_HOME", "ESRGAN_MODELS", "XDG_CACHE_HOME"), AWAY)
+os.environ |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+os.environ |= {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+os.environ.pop("HF_HUB_OFFLINE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

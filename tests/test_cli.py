@@ -1,7 +1,9 @@
 import subprocess
 import sys
+import tomllib
 
 import pytest
+import tiny
 
 from esrgan.cli import MODELS_VERBS, VERBS, main
 
@@ -67,6 +69,21 @@ def test_bad_input_is_one_line_that_names_it_and_exits_with_1(argv, named, capsy
     out, err = capsys.readouterr()
     assert named in out + err
     assert "Traceback" not in out + err
+
+
+def test_a_training_runs_by_a_config_that_the_command_line_overrides(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.pictures(tmp_path / "photos", 2)
+    options = ["steps = 5", "batch = 2", "patch = 32", 'device = "cpu"', "[generator]", "channels = 4", "growth = 4"]
+    (tmp_path / "run.toml").write_text("\n".join([*options, "blocks = 1"]))
+    words = ["pretrain", "--config", "run.toml", "--images", "photos", "--cache", "cache", "--steps", "3"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "steps/s" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert main(words) == 0
+    begun = tomllib.loads((tmp_path / "runs" / "run" / "config.toml").read_text())
+    assert (begun["steps"], begun["batch"], begun["generator"]["channels"]) == (3, 2, 4)
+    assert (tmp_path / "runs" / "run" / "latest.safetensors").is_file()
 
 
 def test_an_unknown_option_value_of_a_config_is_named(capsys, tmp_path, monkeypatch):

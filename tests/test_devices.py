@@ -28,6 +28,22 @@ def test_auto_takes_bf16_on_a_cpu_only_where_it_is_fast():
     assert pick_precision("auto", CPU) == (torch.bfloat16 if bf16_is_fast() else torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("instructions", "seconds", "fast"), [(True, 0.5, True), (True, 30, False), (False, 0.5, False)]
+)
+def test_bf16_is_fast_where_its_instructions_are_and_a_trial_confirms_it(monkeypatch, instructions, seconds, fast):
+    monkeypatch.setattr("esrgan.devices._has", lambda _: instructions)
+    monkeypatch.setattr("esrgan.devices._conv_seconds", lambda dtype: seconds if dtype == torch.bfloat16 else 1)
+    assert bf16_is_fast.__wrapped__() == fast
+
+
+@pytest.mark.parametrize(("capability", "training"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_cuda_trains_in_bf16_where_it_has_it_and_enlarges_in_fp16(monkeypatch, capability, training):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    assert pick_precision("auto", torch.device("cuda"), training=True) == training
+    assert pick_precision("auto", torch.device("cuda")) == torch.float16
+
+
 def test_training_in_fp16_and_unknown_precisions_are_refused():
     with pytest.raises(EsrganError, match="overflows"):
         pick_precision("fp16", CPU, training=True)

@@ -28,6 +28,15 @@ RUN = (
 )
 
 
+class Process(subprocess.Popen):
+    """Killed when it is forgotten, as after a test that failed."""
+
+    def __del__(self):
+        if self.poll() is None:
+            self.kill()
+            self.communicate()
+
+
 def start(folder, name, *, stage, steps=6, val=None, each=lambda _: {}, **environment):
     """Two processes as torchrun starts them; ``each``: number of a process -> its own part of the environment."""
     with socket.socket() as free:
@@ -43,7 +52,7 @@ def start(folder, name, *, stage, steps=6, val=None, each=lambda _: {}, **enviro
     command = [sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder), name, str(steps), str(stage),
                *([str(val)] if val else [])]  # fmt: skip
     return [
-        subprocess.Popen(
+        Process(
             command, env={**os.environ, **shared_by_all, "RANK": str(i), "LOCAL_RANK": str(i),
                           **environment, **each(i)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -1,5 +1,7 @@
 import math
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,6 @@ from esrgan.library import entries
 from esrgan.parity import made_picture
 from esrgan.upscaler import Upscaler
 
-ncnn = pytest.importorskip("ncnn")
-
 SHAPES = [
     GeneratorConfig(channels=8, growth=4, blocks=1),
     GeneratorConfig(channels=8, growth=4, blocks=1, scale=2, unshuffle=2),
@@ -26,6 +26,10 @@ SHAPES = [
     GeneratorConfig(channels=8, growth=4, blocks=1, variant="subpixel"),
     GeneratorConfig(channels=8, growth=4, blocks=1, plus=True),
 ]
+
+
+def gpus():
+    return find_spec("ncnn") and import_module("ncnn").get_gpu_count()
 
 
 def psnr(a, b):
@@ -90,7 +94,7 @@ def test_a_convolution_fused_with_its_activation_gives_the_same():
         assert torch.allclose(conv_activated(layer, x), activate(layer(x)), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.skipif("not ncnn.get_gpu_count()")
+@pytest.mark.skipif("not gpus()", reason="ncnn is missing, or a driver for Vulkan")
 @pytest.mark.parametrize("precision", ["auto", "fp32"])
 def test_vulkan_gives_the_same_picture(precision):
     network, image = made(SHAPES[0]), made_picture(60, 70)

@@ -100,12 +100,12 @@ def test_what_is_no_picture_is_named(tmp_path, content, words):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_file_is_named_and_never_waited_for(tmp_path):
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(tmp_path)  # socket paths are short
+        monkeypatch.chdir(tmp_path)  # socket paths are short
         server.bind("socket.png")
         for name in ("fifo.png", "folder.png", "socket.png", "loop.png", "nothing.png"):
             with pytest.raises(EsrganError, match=name):

@@ -31,8 +31,9 @@ def test_kept_buffers_are_not_faulted_in_anew():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
 def test_the_peak_is_at_least_what_was_held():
-    held = torch.ones(25_000_000)
-    assert peak_bytes(torch.device("cpu")) > held.nbytes
+    held = peak_bytes(torch.device("cpu"))
+    torch.ones(held // 4 + 25_000_000)  # more than is in use, and freed at once
+    assert peak_bytes(torch.device("cpu")) > held
 
 
 def test_a_containers_limit_counts(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -171,7 +172,9 @@ def test_a_killed_run_ends_in_the_bytes_of_an_unbroken_one(tmp_path, stage):
         while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 8):
             time.sleep(0.005)
         process.kill()
+        assert process.wait() == -signal.SIGKILL
     run(broken)
+    assert any(row.get("note") == "resumed" and 0 < row["step"] < 48 for row in rows(broken))
     for name in ("state.pt", "state-previous.pt", "state-best.pt", "latest.safetensors", "best.safetensors"):
         assert (whole.run_dir / name).read_bytes() == (broken.run_dir / name).read_bytes(), name
     assert logged(whole) == logged(broken)

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 import tiny
@@ -8,8 +7,8 @@ from esrgan.errors import EsrganError
 from esrgan.stages import pretrain
 
 
-@pytest.mark.skipif(find_spec("tensorboard") is not None, reason="TensorBoard is installed")
-def test_without_tensorboard_the_extra_is_named_before_pictures_are_read(tmp_path, capsys):
+def test_without_tensorboard_the_extra_is_named_before_pictures_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("esrgan.tensorboard.find_spec", lambda _: None)
     with pytest.raises(EsrganError, match=r"pip install '.\[tensorboard\]'"):
         pretrain(tiny.stage_1(tmp_path, tensorboard=True))
     assert capsys.readouterr().out == ""

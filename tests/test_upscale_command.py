@@ -74,9 +74,10 @@ def test_results_are_told_on_standard_output_though_a_bar_is_on_the_terminal(mod
     done = subprocess.run(
         [sys.executable, "-m", "esrgan", "upscale", tmp_path / "a.png", "--out", tmp_path / "out",
          "--model", model_file, "--device", "cpu", "--precision", "fp32"],
-        stdout=subprocess.PIPE, stderr=end, text=True, check=True,
+        stdout=subprocess.PIPE, stderr=end, text=True, check=True, env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     os.close(end)
+    assert "a.png" in os.read(terminal, 10_000).decode()  # the bar
     os.close(terminal)
     assert done.stdout == f"{tmp_path / 'a.png'} -> {tmp_path / 'out' / 'a_x4.png'} (256 x 192)\n"
 
@@ -274,14 +275,23 @@ def test_pictures_flow_from_stdin_to_stdout(model_file):
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_leaves_whole_files_and_goes_on(model_file, tmp_path, kill):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, its children too
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        killed_and_done_again(model_file, tmp_path, kill)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def killed_and_done_again(model_file, tmp_path, kill):
     (tmp_path / "in").mkdir()
     for i in range(30):
         Image.fromarray(np.roll(waves(200, 200), i, 0)).save(tmp_path / "in" / f"{i:02d}.png")
     args = command(model_file, tmp_path / "in", "--out", tmp_path / "out", "--json", tmp_path / "r.json")
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        limit = time.time() + 60
         while len(list((tmp_path / "out").glob("*_x4.png"))) < 3:
             assert process.poll() is None
+            assert time.time() < limit
             time.sleep(0.01)  # until there is something to interrupt
         process.send_signal(kill)
         _, error = process.communicate(timeout=30)

@@ -1,14 +1,17 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from conftest import waves
 from torch import nn
 
 from esrgan.config import GeneratorConfig
+from esrgan.enlarge import Pixels, enlarged
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.parity import made_picture
 from esrgan.upscaler import Upscaler
 
 
@@ -176,6 +179,19 @@ def test_unknown_options_are_refused(network, options):
 def test_the_tile_on_a_cpu_follows_the_free_memory(free, tile, network, monkeypatch):
     monkeypatch.setattr("esrgan.upscaler.free_bytes", lambda: free)
     assert Upscaler(network, device="cpu").tile == tile
+
+
+def test_wide_pictures_are_made_in_bands_that_memory_holds(network, monkeypatch):
+    upscaler = Upscaler(network, device="cpu", precision="fp32", tile=96)
+    image = (made_picture(60, 300)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = Pixels(height=60, width=300, bands=3, dtype=np.uint8, read=lambda start, stop: image[start:stop])
+    whole = np.concatenate(list(enlarged(upscaler, pixels)))
+    monkeypatch.setattr("esrgan.enlarge.BAND", 100_000)
+    monkeypatch.setattr("esrgan.enlarge.FLATTEST", 4)
+    bands = list(enlarged(upscaler, pixels))
+    assert len(bands) > 5
+    assert max(band.nbytes for band in bands) <= 100_000
+    assert np.abs(np.concatenate(bands).astype(int) - whole).max() <= 1
 
 
 @pytest.mark.parametrize(("blocks", "tile", "overlap"), [(8, None, 16), (9, None, 32), (9, 64, 16), (9, 288, 32)])

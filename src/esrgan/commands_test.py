@@ -56,9 +56,12 @@ def test_command(
 
     from esrgan.benchmark import evaluate  # noqa: PLC0415
     from esrgan.files import require_json  # noqa: PLC0415
+    from esrgan.pairs import find_pairs  # noqa: PLC0415
 
     require_json(json)
     network, name = _network(model, scale, running)
+    for folder in data:
+        find_pairs(folder, network.scale)  # before anything is fetched
     measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
     report = evaluate(network, data, name=name, lpips=measure, track=_progress)
 
