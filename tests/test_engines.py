@@ -209,7 +209,7 @@ def test_other_networks_than_esrgan_are_for_torch(make, monkeypatch):
     assert type(pick_engine("auto", make(), device="cpu", precision="fp32")) is Torch
 
 
-@pytest.mark.skipif("ncnn.get_gpu_count()")
+@pytest.mark.skipif("gpus() != 0", reason="ncnn is missing, or there is a driver for Vulkan")
 def test_vulkan_without_a_driver_is_an_error_with_a_way_out():
     with pytest.raises(EsrganError, match="no GPU with a Vulkan driver"):
         Upscaler(made(SHAPES[0]), device="vulkan")
