@@ -148,6 +148,15 @@ def test_compare_shows_both(run, tmp_path):
     assert picture[32 + 72, 96].tolist() == picture[32 + 72, 192 + 8 + 96].tolist() == [255, 0, 0]
 
 
+def test_a_comparison_never_replaces_an_input(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    photo().rotate(180).save(tmp_path / "a_x4_compare.png")
+    before = (tmp_path / "a_x4_compare.png").read_bytes()
+    code, _, err = run(tmp_path, "--out", tmp_path, "--compare", "--overwrite")
+    assert (code, (tmp_path / "a_x4_compare.png").read_bytes()) == (2, before)
+    assert "is an input" in err[0]
+
+
 def test_compare_also_shows_what_was_done_before(run, tmp_path):
     photo().save(tmp_path / "a.png")
     args, made = (tmp_path / "a.png", "--out", tmp_path / "out"), tmp_path / "out" / "a_x4_compare.png"

@@ -119,13 +119,17 @@ def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
 
 
 def _refuse_shared_comparisons(todo: "Plan") -> None:
-    from esrgan.compare import refuse_shared  # noqa: PLC0415 - torch
+    from esrgan.compare import comparison_path, refuse_shared  # noqa: PLC0415 - torch
     from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.folders import STDIO  # noqa: PLC0415
 
     if any(job.target == STDIO for job in todo.jobs):
         raise UsageError("--compare writes a file of its own; it cannot go with standard output")
     refuse_shared(job.target for job in todo.jobs)
+    sources = {job.source.resolve() for job in todo.jobs}
+    for path in (comparison_path(job.target) for job in todo.jobs):
+        if path.resolve() in sources:
+            raise UsageError(f"{path} is an input and would be replaced by a comparison; use another --out or --name")
 
 
 def _load(
