@@ -148,6 +148,12 @@ def test_compare_shows_both(run, tmp_path):
     assert picture[32 + 72, 96].tolist() == picture[32 + 72, 192 + 8 + 96].tolist() == [255, 0, 0]
 
 
+def test_a_report_never_replaces_a_result(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", "--json", tmp_path / "b.png")[0] == 2
+    assert names(tmp_path) == ["a.png"]
+
+
 def test_a_comparison_never_replaces_an_input(run, tmp_path):
     photo().save(tmp_path / "a.png")
     photo().rotate(180).save(tmp_path / "a_x4_compare.png")

@@ -98,6 +98,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     naming = Naming(out=out, pattern=name, form=find_format(format_) if format_ else None, how=how,
                     network_scale=upscaler.scale, limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = plan(inputs, naming)
+    _refuse_report(json, todo)
     upscaler.expect(len(todo.jobs))
     if compare:
         _refuse_shared_comparisons(todo)
@@ -116,6 +117,14 @@ def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
     """What results are made with, as far as it was asked for: where it was left to auto, another machine may go on."""
     asked = running.precision, running.engine, running.tile, running.overlap
     return f"{weights} {asked} {naming.how} {naming.form.name if naming.form else None}"
+
+
+def _refuse_report(path: Path | None, todo: "Plan") -> None:
+    """Refuse a report in the place of a result."""
+    from esrgan.errors import UsageError  # noqa: PLC0415 - torch
+
+    if path and path.resolve() in {job.target.resolve() for job in todo.jobs}:
+        raise UsageError(f"{path} is to be a result; give --json a name of its own")
 
 
 def _refuse_shared_comparisons(todo: "Plan") -> None:
