@@ -43,6 +43,36 @@ def test_a_command_that_is_not_understood_exits_with_2(argv, capsys):
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["upscale", ""], "nothing after upscale"),
+        (["upscale", "x.png", "-o", ""], "nothing after -o"),
+        (["test", "--data=", "--model", "bicubic"], "nothing after --data"),
+        (["test", "--data", "x", "--scale", "3.5"], "--scale is 3.5"),
+        (["pretrain", "--images", "x", "--steps", "2.6"], "--steps is 2.6"),
+        (["pretrain", "--images", "x", "--generator.blocks", "1.5"], "--generator.blocks is 1.5"),
+        (["test", "--data", "x", "--json", "/"], "is no .json file"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(argv, named, capsys):
+    assert main(argv) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_fraction_in_a_file_of_options_is_refused(capsys, tmp_path):
+    (tmp_path / "run.toml").write_text("seed = 1.5")
+    assert main(["pretrain", "--config", str(tmp_path / "run.toml"), "--images", "x"]) == 2
+    assert "--seed is 1.5" in capsys.readouterr().err
+
+
+def test_closed_output_ends_no_work(tmp_path):
+    tiny.pictures(tmp_path / "set", 1)
+    command = f'"{sys.executable}" -m esrgan test --data set --model bicubic --json r.json >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "r.json").is_file()
+
+
 def test_help_says_of_every_command_what_it_does(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out

@@ -36,6 +36,33 @@ def test_convert_writes_and_reports(models: list[str], tmp_path: Path, capsys: p
     assert load_model(tmp_path / "o.pth").config.growth == 32
 
 
+@pytest.mark.parametrize("verb", ["convert", "export", "interpolate"])
+def test_what_is_there_is_replaced_only_when_asked(
+    verb: str, models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / {"export": "o.param"}.get(verb, "o.safetensors")
+    rest = ["--out", str(out), "--alpha", "0.5"] if verb == "interpolate" else [str(out)]
+    words = [verb, *models[: 2 if verb == "interpolate" else 1], *rest]
+    out.write_text("mine")
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert out.read_bytes() != b"mine"
+    (tmp_path / "folder.param").mkdir()
+    assert main(["export", models[0], str(tmp_path / "folder.param"), "--overwrite"]) == 2
+    assert not (tmp_path / "folder.bin").exists()
+
+
+def test_metadata_replaces_no_model_and_nothing_filled_in(models: list[str], tmp_path: Path) -> None:
+    out, data = tmp_path / "o.pth", tmp_path / "o.json"
+    assert main(["convert", models[0], str(out), "--openmodeldb", str(out), "--overwrite"]) == 2
+    data.write_text("filled in")
+    assert main(["convert", models[0], str(out), "--openmodeldb", str(data)]) == 2
+    assert data.read_text() == "filled in"
+    assert not out.exists()
+
+
 def test_export_writes_and_reports(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", models[1], str(tmp_path / "o.pt2")]) == 0
     assert capsys.readouterr().out.count("PSNR") == 2

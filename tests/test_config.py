@@ -57,7 +57,7 @@ def test_options_younger_than_the_run_count_as_their_default():
     [
         ({"steps": 0}, "steps"), ({"patch": 30}, "patch"), ({"subset": 0.0}, "subset"), ({"ema": 1.0}, "ema"),
         ({"seed": -1}, "seed"), ({"images": ()}, "images"), ({"precision": "fp16"}, "precision"),
-        ({"resume": "first"}, "resume"), ({"start": "warm"}, "start"),
+        ({"resume": "first"}, "resume"), ({"start": "warm"}, "start"), ({"run_dir": Path("x/../photos")}, "run_dir"),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_named(options, named):

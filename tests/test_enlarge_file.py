@@ -121,6 +121,15 @@ def test_a_resolution_stays_without_exif_too(upscaler, kind, form):
     assert not {0x010F, 0x8769} & set(out.getexif())
 
 
+@pytest.mark.parametrize("orientation", ['tiff:Orientation="6"', "tiff:Orientation>6<", "tiff:Orientation = '6'"])
+def test_xmp_does_not_turn_again_what_was_turned(upscaler, orientation):
+    exif = Image.Exif()
+    exif[274] = 6
+    made = enlarged(upscaler, saved(photo(), "jpeg", exif=exif, xmp=b"<x:xmpmeta>" + orientation.encode()))
+    assert orientation.replace("6", "1").encode() in made.info["xmp"]
+    assert made.size == (photo().height * 4, photo().width * 4)
+
+
 def test_xmp_stays(upscaler):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about>me</about></x:xmpmeta>'
     for kind in ("JPEG", "WEBP"):

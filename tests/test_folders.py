@@ -67,8 +67,16 @@ def test_two_inputs_for_one_output_are_refused_before_work_starts(tree):
     assert len(targets([tree / "in"], tree / "out")) == 4
     with pytest.raises(EsrganError, match=r"a\.png and .*a\.webp would both become"):
         plan([tree / "in"], naming(tree / "out", form=FORMATS["png"]))
+    apart = targets([tree / "in"], tree / "out", form=FORMATS["png"], pattern="{stem}_{suffix}_x{scale}")
+    assert {f"{tree}/out/a_png_x4.png", f"{tree}/out/a_webp_x4.png"} <= set(apart.values())
     with pytest.raises(EsrganError, match="cannot all be written to"):
         plan([tree / "in"], naming(tree / "one.png"))
+
+
+def test_a_picture_in_two_spellings_is_one_input(tree):
+    (tree / "same").symlink_to(tree / "in")
+    spelt = [tree / "in" / "a.png", tree / "in" / "deep" / ".." / "a.png", tree / "same" / "a.png"]
+    assert targets(spelt, tree / "out") == {str(spelt[0]): f"{tree}/out/a_x4.png"}
 
 
 def test_an_input_is_never_overwritten(tree):
@@ -115,11 +123,25 @@ def test_an_unreadable_folder_is_named_and_the_rest_goes_on(tree):
     assert "deep" in made.failures[0].message
 
 
-@pytest.mark.parametrize("name", ["nothing.png", "empty"])
-def test_inputs_that_are_not_there_stop_the_run(tmp_path, name):
+def test_a_folder_without_pictures_stops_the_run(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EsrganError, match=name):
-        plan([tmp_path / name], naming(tmp_path / "out"))
+    with pytest.raises(EsrganError, match=r"no pictures in .*empty"):
+        plan([tmp_path / "empty"], naming(tmp_path / "out"))
+
+
+def test_an_input_that_is_not_there_fails_alone_and_says_who_named_it(tree):
+    (tree / "list.txt").write_text("gone.png\n")
+    made = plan([tree / "nothing.png", tree / "list.txt", tree / "in"], naming(tree / "out"))
+    assert len(made.jobs) == 3
+    assert [failure.status for failure in made.failures] == ["failed", "failed"]
+    assert made.failures[0].message.startswith(f"{tree}/nothing.png: there is no picture")
+    assert made.failures[1].message.endswith(f"which {tree}/list.txt lists")
+
+
+def test_a_result_that_no_format_holds_fails_alone(tree):
+    made = plan([tree / "in"], naming(tree / "out", how=Enlargement(width=3_000_000_000)))
+    assert not made.jobs
+    assert all("at most" in failure.message for failure in made.failures)
 
 
 def test_names_of_any_length_fit(tmp_path):

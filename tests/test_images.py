@@ -181,7 +181,10 @@ def test_find_images_takes_files_folders_and_lists(tmp_path):
     assert find_images([tmp_path]) == [tmp_path / n for n in ("b.png", "sub/a.JPG", "sub/deep/c.webp")]
     assert find_images([tmp_path / "list.txt"]) == [tmp_path / n for n in ("b.png", "sub/deep/c.webp")]
     assert find_images([tmp_path / "b.png", tmp_path / "b.png"]) == [tmp_path / "b.png"]
-    assert find_images([tmp_path / "sub", tmp_path / "b.png"])[-1] == tmp_path / "b.png"  # wherever the folders lie
+    assert find_images([tmp_path / "sub" / "deep", tmp_path / "b.png"])[-1] == tmp_path / "b.png"  # in that order
+    assert find_images([tmp_path / "sub" / "deep", tmp_path / "sub" / "again" / "sub" / "deep" / "c.webp"]) == [
+        tmp_path / "sub" / "deep" / "c.webp"
+    ]
 
 
 def test_find_images_leaves_out_the_run_folders_of_trainings(tmp_path):

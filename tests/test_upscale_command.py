@@ -154,6 +154,26 @@ def test_a_report_never_replaces_a_result(run, tmp_path):
     assert names(tmp_path) == ["a.png"]
 
 
+def test_options_may_stand_between_pictures(run, tmp_path):
+    for name in ("a", "b"):
+        photo(8, 8).save(tmp_path / f"{name}.png")
+    code, out, _ = run(tmp_path / "a.png", "--out", tmp_path / "out", tmp_path / "b.png")
+    assert (code, len(out)) == (0, 2)
+
+
+def test_the_report_has_names_as_they_are(run, tmp_path):
+    photo(8, 8).save(tmp_path / "new\nline.png")
+    code, out, _ = run(tmp_path / "new\nline.png", "--out", tmp_path / "out", "--json", tmp_path / "r.json")
+    assert (code, len(out)) == (0, 1)
+    assert json.loads((tmp_path / "r.json").read_text())["pictures"][0]["input"] == f"{tmp_path}/new\nline.png"
+
+
+def test_the_longest_name_leaves_room_for_the_comparisons(run, tmp_path):
+    photo(8, 8).save(tmp_path / f"{'n' * 250}.png")
+    assert run(tmp_path / f"{'n' * 250}.png", "--out", tmp_path / "out", "--compare")[0] == 0
+    assert len(names(tmp_path / "out")) == 2
+
+
 def test_a_comparison_never_replaces_an_input(run, tmp_path):
     photo().save(tmp_path / "a.png")
     photo().rotate(180).save(tmp_path / "a_x4_compare.png")

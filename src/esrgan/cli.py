@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from esrgan import __version__
+from esrgan.commands_options import whole_numbers
 from esrgan.errors import EsrganError, UsageError
 
 VERBS = {
@@ -35,6 +36,7 @@ def build_app() -> App:
         name="esrgan",
         help="Enlarge pictures with ESRGAN, and train your own networks.",
         version=__version__,
+        config=whole_numbers,
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # ``main`` says it
     )
@@ -63,10 +65,9 @@ def _list_models() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot show must not end the work
-            stream.reconfigure(errors="backslashreplace")
+    _settle_streams()
     try:
+        _refuse_empty(sys.argv[1:] if argv is None else argv)
         result = build_app()(argv, exit_on_error=False, print_error=True)
     except CycloptsError as error:
         return 1 if isinstance(error.__cause__, EsrganError) else 2
@@ -83,6 +84,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"esrgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _settle_streams() -> None:
+    """Let output that nobody reads, or a name that the console cannot show, not end the work."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the program
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """As a path, an empty argument would be the current folder."""
+    for before, argument in zip(("esrgan", *argv), argv, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            after = argument.rstrip("=") or before
+            raise UsageError(f"nothing after {after}, as of a variable that is not set; the current folder is .")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
+
 
 def convert_command(
     model: str,
@@ -15,6 +17,7 @@ def convert_command(
     half: Annotated[bool, Parameter(negative=())] = False,
     scale: int | None = None,
     openmodeldb: Path | None = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model file of any dialect in another, and prove that it is the same network.
 
@@ -26,12 +29,16 @@ def convert_command(
         half: Store 16-bit weights.
         scale: The network's enlargement, where the file cannot tell: 3 for an x3 model, which else is taken for x2.
         openmodeldb: Also write the metadata that OpenModelDB wants, as JSON, to this file.
+        overwrite: Replace files that are there.
     """
     from esrgan.convert import convert  # noqa: PLC0415 - torch only when asked for
-    from esrgan.files import require_json  # noqa: PLC0415
+    from esrgan.errors import UsageError  # noqa: PLC0415
+    from esrgan.files import require_new  # noqa: PLC0415
     from esrgan.openmodeldb import write_openmodeldb  # noqa: PLC0415
 
-    require_json(openmodeldb)
+    if openmodeldb and openmodeldb.resolve() == out.resolve():
+        raise UsageError(f"{out} is to be the model; give --openmodeldb a name of its own")
+    require_new(out, openmodeldb, overwrite=overwrite)
     result = convert(_find(model), out, dialect=to, half=half, scale=scale)
     print(f"{out}: {result.dialect}, x{result.scale}")
     for line in (*result.parity, *([result.note] if result.note else [])):
@@ -48,6 +55,7 @@ def export_command(
     *,
     half: Annotated[bool, Parameter(negative=())] = False,
     picture: Path | None = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model for another engine, and prove there that it is the same network.
 
@@ -56,9 +64,12 @@ def export_command(
         out: Ends in .onnx, .xml (OpenVINO), .param (ncnn) or .pt2 (torch.export).
         half: 16-bit weights; in ONNX and torch.export also 16-bit pictures in and out.
         picture: A picture to compare with. [a photograph that comes along]
+        overwrite: Replace the file, and those beside it that go with it, if it is there.
     """
     from esrgan.export import export  # noqa: PLC0415
+    from esrgan.files import require_new  # noqa: PLC0415
 
+    require_new(out, overwrite=overwrite)
     rows = export(_find(model), out, half=half, picture=picture)
     print(out)
     for row in rows:
@@ -70,6 +81,7 @@ def interpolate_command(
     alpha: float | None = None,
     weights: Annotated[tuple[float, ...], Parameter(consume_multiple=True, negative=())] = (),
     out: Path,
+    overwrite: Overwrite = False,
 ) -> None:
     """Blend networks of one family: a PSNR and a GAN model by --alpha, or several models by --weights.
 
@@ -78,8 +90,10 @@ def interpolate_command(
         alpha: Share of the second of two models, 0 to 1.
         weights: One for each model, of any sum.
         out: The model file to write, .safetensors.
+        overwrite: Replace the file if it is there.
     """
     from esrgan.errors import UsageError  # noqa: PLC0415
+    from esrgan.files import require_new  # noqa: PLC0415
     from esrgan.interpolate import blend_files  # noqa: PLC0415
 
     if out.suffix != ".safetensors":
@@ -90,6 +104,7 @@ def interpolate_command(
         if len(models) != 2 or not 0 <= alpha <= 1:
             raise UsageError("--alpha blends two models and is from 0 to 1; for more give --weights")
         weights = (1 - alpha, alpha)
+    require_new(out, overwrite=overwrite)
     blend_files([_find(model) for model in models], weights, out)
     print(out)
 

@@ -1,12 +1,28 @@
 """Options that several verbs share."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from cyclopts import Group, Parameter
+from cyclopts import App, Group, Parameter
+from cyclopts.argument import ArgumentCollection
 from cyclopts.validators import Number
 
+from esrgan.errors import UsageError
+
 Positive = Parameter(validator=Number(gt=0))
+
+
+def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse fractions where whole numbers are wanted; cyclopts would round them.
+
+    Raises:
+        UsageError: One was given, on the command line or in a file of options.
+    """
+    for argument in arguments:
+        kinds = (argument.hint, *get_args(argument.hint))
+        for token in argument.tokens if int in kinds and float not in kinds else ():
+            if "." in token.value and not float(token.value).is_integer():
+                raise UsageError(f"{argument.name} is {token.value}; it must be a whole number")
 
 
 @Parameter(name="*", group=Group("Speed and memory", sort_key=4))

@@ -66,6 +66,8 @@ def test_command(
     report = evaluate(network, data, name=name, lpips=measure, track=_progress)
 
     console = Console()
+    if not console.is_terminal:  # where nothing limits the width
+        console.width = 1000
     for dataset in report.datasets:
         _print_table(console, dataset, name)
     for line in (f"Protocol: {report.protocol}", *note):
@@ -117,14 +119,17 @@ def _print_table(console: "Console", dataset: "Dataset", model: str) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from esrgan.picture_reader import name_of  # noqa: PLC0415
+
     title = Text(f"{model} on {dataset.name}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_footer=True)
-    table.add_column("picture", footer=f"mean of {dataset.measured}", no_wrap=True, min_width=11)
+    table.add_column("picture", footer=f"mean of {dataset.measured}", no_wrap=True, overflow="ellipsis", min_width=11)
     for name, (head, places) in COLUMNS.items():
-        table.add_column(head, footer=_number(dataset.mean(name), places), justify="right")
+        table.add_column(head, footer=_number(dataset.mean(name), places), justify="right", no_wrap=True)
     for row in dataset.rows:
         values = row.to_dict()
-        table.add_row(Text(row.name), *(_number(values[name], places) for name, (_, places) in COLUMNS.items()))
+        scores = (_number(values[name], places) for name, (_, places) in COLUMNS.items())
+        table.add_row(Text(name_of(Path(row.name))), *scores)
     console.print(table)
     for name, (head, _) in COLUMNS.items():
         if 0 < (known := dataset.known(name)) < dataset.measured:

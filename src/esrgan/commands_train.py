@@ -10,6 +10,7 @@ from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 from cyclopts.validators import Number
 
+from esrgan.commands_options import whole_numbers
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.errors import EsrganError
 
@@ -36,8 +37,10 @@ Lists = Parameter(consume_multiple=True, negative=())  # --images A B C, and no 
 
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
 
-pretrain_command = App(name="pretrain", config=(from_toml,), default_parameter=Lists, result_action="return_value")
-train_command = App(name="train", config=(from_toml,), default_parameter=Lists, result_action="return_value")
+pretrain_command, train_command = (
+    App(name=name, config=(from_toml, whole_numbers), default_parameter=Lists, result_action="return_value")
+    for name in ("pretrain", "train")
+)
 
 
 @pretrain_command.default
@@ -97,9 +100,7 @@ def _say_dry_run(config: Config) -> None:
 
 
 def data_check_command(
-    folders: tuple[Path, ...],
-    /,
-    *,
+    *folders: Annotated[Path, Parameter(name="FOLDERS", required=True)],
     val: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")] = (),
     scale: Annotated[int, Parameter(validator=Number(gt=0))] = 4,
     patch: Annotated[int, Parameter(validator=Number(gt=0))] = 128,

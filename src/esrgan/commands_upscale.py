@@ -22,11 +22,10 @@ FILES = Group("Files", sort_key=3)
 Share = validators.Number(gte=0, lte=1)
 
 
-def _no_options(_: Any, inputs: list[Path]) -> None:
+def _no_option_input(_: Any, path: Path) -> None:
     """Say that an option is unknown, where it came through as an input because ``-`` is one."""
-    for path in inputs:
-        if str(path).startswith("-") and str(path) != "-" and not path.exists():
-            raise ValueError(f"Unknown option: {path}")
+    if str(path).startswith("-") and str(path) != "-" and not path.exists():
+        raise ValueError(f"Unknown option: {path}")
 
 
 def _no_option(_: Any, out: Path | None) -> None:
@@ -36,11 +35,9 @@ def _no_option(_: Any, out: Path | None) -> None:
 
 
 def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
-    inputs: Annotated[
-        list[Path], Parameter(name="INPUTS", negative=(), allow_leading_hyphen=True, validator=_no_options)
+    *inputs: Annotated[
+        Path, Parameter(name="INPUTS", required=True, allow_leading_hyphen=True, validator=_no_option_input)
     ],
-    /,
-    *,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], allow_leading_hyphen=True, validator=_no_option)
     ] = None,
@@ -70,7 +67,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         alpha: Blend a PSNR model (0) with the GAN model (1); 0.8 has fewer invented details than 1.
         psnr_model: PSNR model that --alpha blends with. [the one beside the GAN model]
         format_: Format of the results: png, jpeg, webp, tiff, gif, avif. [as each picture is]
-        name: Name of the results, which may hold {stem} and {scale}; the suffix follows the format.
+        name: Name of the results, which may hold {stem}, {scale} and {suffix}, the picture's; its own is the format's.
         overwrite: Redo what is done, and replace files that this command did not make.
         compare: Also write STEM_x4_compare.png: bicubic on the left, the network on the right.
         json: JSON file for a report of every picture.
@@ -88,7 +85,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     from esrgan.upscale_run import Runner  # noqa: PLC0415
 
     keep_buffers()
-    out = out or (STDIO if inputs == [STDIO] else Path("upscaled"))
+    out = out or (STDIO if inputs == (STDIO,) else Path("upscaled"))
     require_json(json)
     how = Enlargement(**asdict(size))
     if psnr_model and alpha is None:
@@ -120,10 +117,11 @@ def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
 
 
 def _refuse_report(path: Path | None, todo: "Plan") -> None:
-    """Refuse a report in the place of a result."""
+    """Refuse a report in the place of a result, or of the record of them."""
     from esrgan.errors import UsageError  # noqa: PLC0415 - torch
+    from esrgan.record import RECORD  # noqa: PLC0415
 
-    if path and path.resolve() in {job.target.resolve() for job in todo.jobs}:
+    if path and (path.name == RECORD or path.resolve() in {job.target.resolve() for job in todo.jobs}):
         raise UsageError(f"{path} is to be a result; give --json a name of its own")
 
 
@@ -199,14 +197,15 @@ def _say(outcome: "Outcome", *, verbose: bool) -> None:
     if outcome.status == "failed":
         print(f"esrgan: {outcome.message}", file=sys.stderr)
         return
+    source = name_of(Path(outcome.input))
     for note in outcome.notes:
-        print(f"{outcome.input}: {note}", file=sys.stderr)
+        print(f"{source}: {note}", file=sys.stderr)
     if outcome.status == "skipped":
-        print(f"{outcome.input}: done before", file=sys.stderr)
+        print(f"{source}: done before", file=sys.stderr)
     elif outcome.size and outcome.output != "-":
         seconds = f", {outcome.seconds:.2f} s" if verbose else ""
         target = name_of(Path(outcome.output or ""))
-        print(f"{outcome.input} -> {target} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
+        print(f"{source} -> {target} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
 
 
 @contextmanager

@@ -209,6 +209,8 @@ class RunConfig:
         known = "auto, fp32 or bf16 (training in fp16 overflows and costs PSNR)"
         _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, known)
         _require(self.resume in ("last", "best"), "resume", self.resume, "last or best")
+        pictures = {path.resolve() for path in (*self.images, *self.val)}
+        _require(self.run_dir.resolve() not in pictures, "run_dir", self.run_dir, "another folder than the pictures'")
         _require(len(self.images) > 0, "images", "empty", "one folder of pictures or more (--images FOLDER)")
 
 

@@ -1,5 +1,6 @@
 """Model files for other programs: the same weights under BasicSR's or the old architecture's names."""
 
+import io
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing, require_other
 from esrgan.generator import Generator
-from esrgan.model_file import ModelFile, build, load_model, provenance_of, read_model, save_model
+from esrgan.model_file import ModelFile, build, load_model, model_bytes, provenance_of, read_model, stored_weights
 from esrgan.parity import Parity, compare, require
 
 Dialect = Literal["esrgan", "basicsr", "old"]
@@ -62,14 +63,15 @@ def convert(
     require_other(out, source)
     model, note = read_model(source), ""
     generator, provenance = build_scaled(model, source, scale), provenance_of(model, source)
+    if dialect == "esrgan":
+        content = model_bytes(generator, provenance, half=half)
+    else:
+        _require_readable(generator.config, dialect)
+        if generator.config.growth < READ_GROWTH:
+            note = f"growth was padded from {generator.config.growth} to {READ_GROWTH}, which other programs expect"
+        content = _content(widened(generator), dialect, out.suffix, half=half, provenance=provenance)
     with replacing(out) as temporary:
-        if dialect == "esrgan":
-            save_model(generator, temporary, provenance=provenance, half=half)
-        else:
-            _require_readable(generator.config, dialect)
-            if generator.config.growth < READ_GROWTH:
-                note = f"growth was padded from {generator.config.growth} to {READ_GROWTH}, which other programs expect"
-            _write(widened(generator), dialect, temporary, half=half, provenance=provenance)
+        temporary.write_bytes(content)
         parity = compare(generator, load_model(temporary))
         require(parity, half=half, what=out)
     return Converted(dialect, generator.scale, parity, provenance, note)
@@ -120,17 +122,17 @@ def _require_readable(config: GeneratorConfig, dialect: Dialect) -> None:
         raise EsrganError("other programs read ESRGAN+ only as the old architecture; add --to old")
 
 
-def _write(generator: Generator, dialect: Dialect, path: Path, *, half: bool, provenance: dict[str, Any]) -> None:
-    dtype = torch.float16 if half else torch.float32
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
+def _content(generator: Generator, dialect: Dialect, suffix: str, *, half: bool, provenance: dict[str, Any]) -> bytes:
+    """The file of another dialect than ours."""
+    weights = stored_weights(generator, half=half)
     if dialect == "old":
         weights = {old_name(name, generator.config): tensor for name, tensor in weights.items()}
-    if path.suffix == ".safetensors":
+    if suffix == ".safetensors":
         about = {theirs: provenance[ours] for ours, theirs in THEIRS.items() if isinstance(provenance.get(ours), str)}
-        path.write_bytes(save(weights, {"format": "pt", **about}))
-    else:
-        with path.open("wb") as file:  # torch's own error has no name of the file
-            torch.save({"params_ema": weights} if dialect == "basicsr" else weights, file)
+        return save(weights, {"format": "pt", **about})
+    content = io.BytesIO()
+    torch.save({"params_ema": weights} if dialect == "basicsr" else weights, content)
+    return content.getvalue()
 
 
 def old_name(name: str, config: GeneratorConfig) -> str:

@@ -62,11 +62,24 @@ def require_other(out: Path, *inputs: Path) -> None:
         raise UsageError(f"{out} is read and would be overwritten; write to another file")
 
 
-def require_json(path: Path | None) -> None:
-    """Refuse to write a report over a file of another kind.
+def require_new(*outs: Path | None, overwrite: bool) -> None:
+    """Refuse to write over what is there, unless that was asked for.
 
     Raises:
-        UsageError: The file is there and does not end in .json.
+        UsageError: One of ``outs`` is a folder; or is there, without ``overwrite``.
     """
-    if path and path.exists() and path.suffix.lower() != ".json":
+    for out in outs:
+        if out and out.is_dir():
+            raise UsageError(f"{out} is a folder; give a name for the file")
+        if out and not overwrite and os.path.lexists(out):
+            raise UsageError(f"{out} is there already; --overwrite replaces it")
+
+
+def require_json(path: Path | None) -> None:
+    """Refuse, before work is done for it, to write a report over a file of another kind.
+
+    Raises:
+        UsageError: There is a folder of this name, or a file that does not end in .json.
+    """
+    if path and path.exists() and (path.is_dir() or path.suffix.lower() != ".json"):
         raise UsageError(f"{path} is there and is no .json file; write the report to another one")

@@ -13,12 +13,12 @@ from pathlib import Path
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.files import machine
-from esrgan.images import read_list, walk
+from esrgan.images import read_list, spelt_out, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.record import Record
 
-LONGEST_NAME = 255  # bytes, on every usual file system
+LONGEST_NAME = 255 - len("_compare")  # bytes: 255 on every usual file system, and room for a comparison's name
 DAY = 86_400  # seconds
 UNWRITABLE = frozenset(
     f".{end}" for end in ("bmp", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg")
@@ -81,9 +81,10 @@ class Naming:
 
     def __post_init__(self) -> None:
         try:
-            name = self.pattern.format(stem="a", scale="4")
+            name = self.pattern.format(stem="a", scale="4", suffix="png")
         except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise UsageError(f"the name {self.pattern!r} may hold {{stem}} and {{scale}}, nothing else") from error
+            allowed = "{stem}, {scale} and {suffix}"
+            raise UsageError(f"the name {self.pattern!r} may hold {allowed}, nothing else") from error
         if not name or "/" in name or "\0" in name or name in (".", ".."):
             raise UsageError(f"the name {self.pattern!r} is no file name; folders are mirrored by themselves")
         if self.out.suffix.lower() in UNWRITABLE and not self.out.exists():
@@ -110,39 +111,42 @@ class Naming:
 
     def name(self, source: Path, form: Format, width: int, new_width: int) -> str:
         """The file name of the result; of a very long one the end of the stem is replaced by a hash."""
-        scale = self.how.label(width, new_width)
+        parts = {"scale": self.how.label(width, new_width), "suffix": source.suffix[1:]}
         suffix = suffix_for(form, [source.suffix])
-        name = self.pattern.format(stem=source.stem, scale=scale) + suffix
+        name = self.pattern.format(stem=source.stem, **parts) + suffix
         if len(os.fsencode(name)) <= LONGEST_NAME:
             return name
         mark = hashlib.sha256(os.fsencode(source.name)).hexdigest()[:8]
         stem = source.stem
         while len(os.fsencode(name)) > LONGEST_NAME and stem:
             stem = stem[:-1]
-            name = self.pattern.format(stem=f"{stem}~{mark}", scale=scale) + suffix
+            name = self.pattern.format(stem=f"{stem}~{mark}", **parts) + suffix
         return name
 
 
 def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
     """Find the pictures among ``inputs`` (files, folders, ``.txt`` lists) and settle where each result goes.
 
-    Pictures that cannot be opened, and folders that cannot be read, are failures of their own; the rest goes on.
+    Inputs that are not there, pictures that cannot be opened and folders that cannot be read are failures of their own;
+    the rest goes on.
 
     Raises:
-        EsrganError: An input that is not there, or no picture at all.
+        EsrganError: No picture at all.
         UsageError: Results that would overwrite each other or an input.
     """
     made = Plan()
-    found = dict.fromkeys(_pictures(inputs, naming.root, made.failures))
+    found: dict[tuple[Path, Path], Path] = {}
+    for source, folder in _pictures(inputs, naming.root, made.failures):
+        found.setdefault((spelt_out(source), folder), source)
     if not found and not made.failures:
         raise EsrganError(f"no pictures in {', '.join(map(name_of, inputs))}")
     if naming.single and len(found) > 1:
         raise UsageError(f"{len(found)} pictures cannot all be written to {naming.out}; let --out name a folder")
-    for source, folder in found:
+    for (_, folder), source in found.items():
         try:
             made.jobs.append(_job(source, folder, naming))
         except EsrganError as error:
-            made.failures.append(Outcome(input=name_of(source), status="failed", message=told(error, source)))
+            made.failures.append(Outcome(input=str(source), status="failed", message=told(error, source)))
     _refuse_collisions(made.jobs)
     return made
 
@@ -160,9 +164,8 @@ def _pictures(
     record = cache(Record)
 
     def unreadable(error: OSError) -> None:
-        name = name_of(Path(error.filename))
-        message = f"{name}: the folder cannot be read ({error.strerror})"
-        failures.append(Outcome(input=name, status="failed", message=message))
+        message = f"{name_of(Path(error.filename))}: the folder cannot be read ({error.strerror})"
+        failures.append(Outcome(input=str(error.filename), status="failed", message=message))
 
     for path in inputs:
         if path.suffix.lower() == ".txt" and path.is_file():
@@ -175,7 +178,9 @@ def _pictures(
         elif path == STDIO or os.path.lexists(path):
             yield path, Path()
         else:
-            raise EsrganError(f"there is no picture or folder {name_of(path)}")
+            where = f", which {name_of(within[-1])} lists" if within else ""
+            message = f"{name_of(path)}: there is no picture or folder of this name{where}"
+            failures.append(Outcome(input=str(path), status="failed", message=message))
 
 
 def _is_result(source: Path, root: Path, record: Callable[[Path], Record], *, same: bool) -> bool:
@@ -203,13 +208,13 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
         other = targets.setdefault(job.target, job.source)
         if other != job.source:
             raise UsageError(
-                f"{other} and {job.source} would both become {job.target};"
-                " use --name, another --format, or run them apart with different --out"
+                f"{name_of(other)} and {name_of(job.source)} would both become {name_of(job.target)};"
+                " use --name '{stem}_{suffix}_x{scale}', or run them apart with different --out"
             )
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target != STDIO and job.target.resolve() in sources:
-            raise UsageError(f"{job.target} is an input and would be overwritten; choose another --out or --name")
+            raise UsageError(f"{name_of(job.target)} is an input and would be overwritten; use another --out or --name")
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

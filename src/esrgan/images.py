@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +83,32 @@ def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list
     Raises:
         EsrganError: A path that is not there, a folder that cannot be read, or no picture at all.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for path in paths:
         if path.suffix.lower() == ".txt" and path.is_file():
-            found |= dict.fromkeys(find_images(read_list(path, within), within=(*within, path.resolve())))
+            pictures = find_images(read_list(path, within), within=(*within, path.resolve()))
         elif path.is_dir():
-            found |= dict.fromkeys(sorted(walk(path, on_error=_raise, runs=False)))
+            pictures = sorted(walk(path, on_error=_raise, runs=False))
         elif path.exists():
-            found[path] = None
+            pictures = [path]
         else:
-            raise EsrganError(f"there is no picture or folder {path}")
+            where = f", which {within[-1]} lists" if within else ""
+            raise EsrganError(f"there is no picture or folder {path}{where}")
+        for picture in pictures:
+            found.setdefault(spelt_out(picture), picture)
     if not found:
         raise EsrganError(f"no pictures in {', '.join(map(str, paths)) or 'an empty list'}")
-    return list(found)
+    return list(found.values())
+
+
+def spelt_out(path: Path) -> Path:
+    """The one spelling of a file's name: in its folder's real place; a link to another file stays a file of its own."""
+    return _real(path.parent) / path.name
+
+
+@lru_cache(1024)
+def _real(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:

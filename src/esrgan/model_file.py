@@ -76,13 +76,22 @@ def save_model(
     Raises:
         EsrganError: The file cannot be written.
     """
-    dtype = torch.float16 if half else torch.float32
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(model_bytes(generator, provenance or {}, half=half))
+
+
+def model_bytes(generator: Generator, provenance: dict[str, Any], *, half: bool) -> bytes:
+    """The content of the file that ``save_model`` writes."""
     metadata = {"format": "esrgan", "config": json.dumps(asdict(generator.config))}
     if provenance:
         metadata["provenance"] = json.dumps(provenance, ensure_ascii=False)
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(_ordered(save(weights, metadata)))
+    return _ordered(save(stored_weights(generator, half=half), metadata))
+
+
+def stored_weights(generator: Generator, *, half: bool) -> dict[str, Tensor]:
+    """The network's weights as files hold them: on the CPU, in fp32 or fp16."""
+    dtype = torch.float16 if half else torch.float32
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
 
 
 def _ordered(content: bytes) -> bytes:

@@ -78,10 +78,11 @@ def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -
     why = _obstacle(form, picture, size)
     if why is None:
         return form, _losses(form, picture)
-    if wanted or picture.frames > 1:
+    png = FORMATS["png"]
+    if wanted or picture.frames > 1 or _obstacle(png, picture, size):
         smaller = " or a smaller --scale" if "at most" in why else ""
         raise EsrganError(f"{form.name.upper()} {why}; choose another --format{smaller}")
-    return FORMATS["png"], (f"written as PNG, because {form.name.upper()} {why}",)
+    return png, (f"written as PNG, because {form.name.upper()} {why}",)
 
 
 def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:

@@ -1,6 +1,7 @@
 """Writing pictures with libvips, row by row, dressed in the metadata of the picture they were made from."""
 
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay",
          "orientation")  # fmt: skip
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*=\s*["'])\s*)[2-8]""")
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
 
 
@@ -138,6 +140,9 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
     else:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+        if image.get_typeof("xmp-data"):
+            upright = _XMP_ORIENTATION.sub(rb"\g<1>1", image.get("xmp-data"))
+            image.set_type(pyvips.GValue.blob_type, "xmp-data", upright)
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
     return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too

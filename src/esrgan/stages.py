@@ -131,6 +131,7 @@ def _run(config: Config) -> Path:
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
         players, average, objective = team = build_team(config)
         net = team.result
+        validation = _validation(config, run, net)  # before the training pictures, which may take minutes to decode
         store = photo_store(config, net.scale)
         for line in _what_is_used(config, store) if run.first else ():
             print(line)
@@ -138,7 +139,6 @@ def _run(config: Config) -> Path:
             for finding in examine_store(store, val=config.val, patch=config.patch):
                 print(run.note(0, str(finding)))
         device = next(net.parameters()).device
-        validation = _validation(config, run, net)
         by_lpips = config.stage == "gan" and validation is not None and validation.lpips is not None
         provenance = _provenance(config, len(store))
 

@@ -66,7 +66,7 @@ class Runner:
 
     def outcome(self, job: Job, on_rows: OnRows, full: threading.Event) -> Outcome:
         """Do one job, unless the disk was found full; tells the others if it is."""
-        outcome = Outcome(input=name_of(job.source), output=str(job.target), status="done", notes=job.notes)
+        outcome = Outcome(input=str(job.source), output=str(job.target), status="done", notes=job.notes)
         start = time.perf_counter()
         try:
             if self._is_done(job):
@@ -74,7 +74,7 @@ class Runner:
                 if self.compare and not has_comparison(job.target):
                     self._write_comparison(job)
             elif full.is_set():
-                raise EsrganError(f"{outcome.input}: not begun, because the disk is full")
+                raise EsrganError(f"{name_of(job.source)}: not begun, because the disk is full")
             else:
                 outcome.size = self._do(job, on_rows)
         except (EsrganError, MemoryError, RuntimeError, OSError) as error:

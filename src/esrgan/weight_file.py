@@ -36,6 +36,7 @@ MAGIC = {
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"RIFF": "a picture",
+    b"<?xml": "probably an exported OpenVINO network; give the model file that it was made from",
     b"<": "a web page; the download went wrong",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
     b"\x1f\x8b": "a gzip archive; unpack it first",
