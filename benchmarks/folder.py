@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 from cyclopts import App
+from torch import Tensor
 
 from benchmarks.harness import pick_clock, save, show, take_turns
 from benchmarks.peers import Network, peers, write_files
 from esrgan.cli import main as esrgan
-from esrgan.images import read_rgb, write_rgb
+from esrgan.images import find_images, read_rgb, write_rgb
 from esrgan.library import find_model
 from esrgan.model_file import load_model
-from esrgan.parity import made_picture
 
 app = App(help=__doc__)
 
@@ -31,6 +31,7 @@ app = App(help=__doc__)
 def main(
     *,
     pictures: int = 20,
+    photos: Path = Path("docs/samples"),
     side: int = 128,
     model: str = "lite_x4_psnr",
     rounds: int = 3,
@@ -40,8 +41,9 @@ def main(
     """Measure.
 
     Args:
-        pictures: How many.
-        side: Of the largest; the others are down to half of it.
+        pictures: How many; cut from the middle of ``photos``, taken in turn.
+        photos: Folder of photographs.
+        side: Of the largest, and at most the photographs'; the others are down to half of it.
         model: Name or file.
         rounds: How often each way is timed.
         processor: Count processor seconds of one thread, for a machine where other programs run.
@@ -50,9 +52,10 @@ def main(
     clock = pick_clock(processor=processor)
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name) / "in", Path(name) / "out"
+        sources = [read_rgb(path) for path in find_images([photos])]
         for i in range(pictures):
-            height, width = side - i * side // (2 * pictures), side
-            write_rgb(made_picture(height, width)[0], folder / f"{i:02}.png")
+            photo = _middle(sources[i % len(sources)], side - i * side // (2 * pictures), side)
+            write_rgb(photo, folder / f"{i:02}.png")
         write_files(load_model(find_model(model)), Path(name))
         loops = {peer: partial(_loop, folder, out, load) for peer, load in peers(Path(name), fixed=False).items()}
         ways = {**loops, "esrgan upscale": partial(_ours, folder, out, model)}
@@ -60,6 +63,11 @@ def main(
         timings = take_turns(ways, rounds=rounds, clock=clock)
     show(title, timings)
     save({title: timings}, json)
+
+
+def _middle(photo: Tensor, height: int, width: int) -> Tensor:
+    top, left = max(photo.shape[1] - height, 0) // 2, max(photo.shape[2] - width, 0) // 2
+    return photo[:, top : top + height, left : left + width]
 
 
 def _loop(folder: Path, out: Path, load: Callable[[], Network]) -> None:

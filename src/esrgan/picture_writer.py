@@ -165,7 +165,7 @@ def _options(form: Format, like: Picture, raw_bytes: int) -> dict[str, Any]:
     depth = like.depth if like.depth in (8, 10, 12) else 12 if like.bits == 16 else 8
     coded = {"Q": 90, "subsample_mode": "off", "effort": 3, "bitdepth": depth}
     return {
-        "png": {"compression": 6, "filter": "all", "bitdepth": like.bits},
+        "png": {"compression": 4, "filter": "all", "bitdepth": like.bits},
         "jpeg": {"Q": 95, "subsample_mode": "off"},
         "webp": {"lossless": True} if like.lossless else {"Q": 95, "smart_subsample": True},
         "tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": raw_bytes > 2_000_000_000},
