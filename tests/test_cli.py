@@ -30,6 +30,11 @@ def test_every_command_explains_itself(command, capsys):
     assert len(shown.splitlines()) > 3
 
 
+def test_help_of_a_command_is_its_whole_docstring(capsys):
+    assert main(["upscale", "--help"]) == 0
+    assert "The same command again continues" in capsys.readouterr().out
+
+
 def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == "0.1.0"

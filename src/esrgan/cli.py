@@ -27,11 +27,11 @@ MODELS_VERBS = {
     "pull": ("commands_models:pull_command", "Download a model from the Hugging Face Hub."),
 }
 DATA_VERBS = {"check": ("commands_train:data_check_command", "Say what is wrong with training pictures.")}
-"""Name -> where it lives, and what the list of commands says of it."""
+"""Name -> where it lives, and what the list of commands says of it, for which it is not imported."""
 
 
-def build_app() -> App:
-    """The command line, with every verb still unimported."""
+def build_app(argv: Sequence[str]) -> App:
+    """The command line for ``argv``, with every verb still unimported."""
     app = App(
         name="esrgan",
         help="Enlarge pictures with ESRGAN, and train your own networks.",
@@ -40,20 +40,20 @@ def build_app() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # ``main`` says it
     )
-    _add(app, VERBS)
+    _add(app, VERBS, argv)
     models = App(name="models", help="List, show, upload and download models.", result_action="return_value")
-    _add(models, MODELS_VERBS)
+    _add(models, MODELS_VERBS, argv)
     models.default(_list_models)
     app.command(models)
     data = App(name="data", help="Check training pictures.", result_action="return_value")
-    _add(data, DATA_VERBS)
+    _add(data, DATA_VERBS, argv)
     app.command(data)
     return app
 
 
-def _add(app: App, verbs: dict[str, tuple[str, str]]) -> None:
+def _add(app: App, verbs: dict[str, tuple[str, str]], argv: Sequence[str]) -> None:
     for name, (target, summary) in verbs.items():
-        app.command(f"esrgan.{target}", name=name, help=summary)
+        app.command(f"esrgan.{target}", name=name, help=None if name in argv else summary)  # none = its docstring
 
 
 def _list_models() -> None:
@@ -66,9 +66,10 @@ def _list_models() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
     _settle_streams()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        _refuse_empty(sys.argv[1:] if argv is None else argv)
-        result = build_app()(argv, exit_on_error=False, print_error=True)
+        _refuse_empty(argv)
+        result = build_app(argv)(argv, exit_on_error=False, print_error=True)
     except CycloptsError as error:
         return 1 if isinstance(error.__cause__, EsrganError) else 2
     except EsrganError as error:
