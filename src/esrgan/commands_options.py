@@ -25,7 +25,10 @@ def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: ArgumentColl
                 raise UsageError(f"{argument.name} is {token.value}; it must be a whole number")
 
 
-@Parameter(name="*", group=Group("Speed and memory", sort_key=4))
+SPEED = Group("Speed and memory", sort_key=4)
+
+
+@Parameter(name="*", group=SPEED)
 @dataclass(frozen=True, kw_only=True)
 class Running:
     """How the network runs."""
@@ -40,7 +43,7 @@ class Running:
     """Side of the largest square the network gets at once, in LR pixels; smaller needs less memory."""
 
 
-@Parameter(name="*", group=Group("Speed and memory", sort_key=4))
+@Parameter(name="*", group=SPEED)
 @dataclass(frozen=True, kw_only=True)
 class Upscaling(Running):
     """How the network runs on pictures of any size."""

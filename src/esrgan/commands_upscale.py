@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
-from esrgan.commands_options import Positive, Size, Upscaling
+from esrgan.commands_options import SPEED, Positive, Size, Upscaling
 
 if TYPE_CHECKING:  # these import torch
+    from esrgan.engines import Network
     from esrgan.folders import Job, Naming, Outcome, Plan
     from esrgan.upscale_run import Runner
-    from esrgan.upscaler import Upscaler
 
 MODEL = Group("Model", sort_key=2)
 FILES = Group("Files", sort_key=3)
@@ -52,6 +52,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     json: Annotated[Path | None, Parameter(group=FILES)] = None,
     limit_pixels: Annotated[int, Parameter(group=FILES), Positive] = 300_000_000,
     running: Upscaling = Upscaling(),
+    ray: Annotated[bool, Parameter(group=SPEED, negative=())] = False,
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False,
 ) -> int:
     """Enlarge pictures; everything about them but the size stays: profile, EXIF, 16 bits, transparency, frames.
@@ -73,41 +74,56 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
         json: JSON file for a report of every picture.
         limit_pixels: Refuse pictures with more than this, as decompression bombs.
         running: Of the network.
+        ray: Enlarge on all machines of a Ray cluster, RAY_ADDRESS's or this machine's; they need shared folders.
         verbose: Also say what runs where, and how long each picture took.
     """
     from esrgan.enlarge_file import Enlargement  # noqa: PLC0415 - torch
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.files import require_json  # noqa: PLC0415
-    from esrgan.folders import STDIO, Naming, plan, remove_leftovers  # noqa: PLC0415
+    from esrgan.folders import STDIO, Naming  # noqa: PLC0415
     from esrgan.memory import keep_buffers  # noqa: PLC0415
     from esrgan.picture_formats import find_format  # noqa: PLC0415
+    from esrgan.ray_workers import Workers  # noqa: PLC0415
     from esrgan.record import Record  # noqa: PLC0415
     from esrgan.upscale_run import Runner  # noqa: PLC0415
+    from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     keep_buffers()
     out = out or (STDIO if inputs == (STDIO,) else Path("upscaled"))
-    require_json(json)
-    how = Enlargement(**asdict(size))
     if psnr_model and alpha is None:
         raise UsageError("--psnr-model needs --alpha")
+    if ray and STDIO in (*inputs, out):
+        raise UsageError("--ray takes files that all machines see, not standard input or output")
+    form = find_format(format_) if format_ else None
+    network, weights = _load(model, alpha, psnr_model, size.scale, running)
+    upscaler = Upscaler(network, **({"device": "cpu"} if ray else asdict(running)))  # Ray's workers have their own
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
-    upscaler, weights = _load(model, alpha, psnr_model, size.scale, running)
-    naming = Naming(out=out, pattern=name, form=find_format(format_) if format_ else None, how=how,
-                    network_scale=upscaler.scale, limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
-    todo = plan(inputs, naming)
-    _refuse_report(json, todo)
+    naming = Naming(out=out, pattern=name, form=form, how=Enlargement(**asdict(size)), network_scale=upscaler.scale,
+                    limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
+    todo = _planned(inputs, naming, report=json, compare=compare)
     upscaler.expect(len(todo.jobs))
-    if compare:
-        _refuse_shared_comparisons(todo)
-    if out != STDIO:
-        _make_folder(naming.root)
-        remove_leftovers({job.target.parent for job in todo.jobs})
+    workers = Workers(network, asdict(running), naming) if ray and todo.jobs else None
     runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=_key(weights, running, naming),
-                    overwrite=overwrite, compare=compare)  # fmt: skip
+                    overwrite=overwrite, compare=compare, elsewhere=workers)  # fmt: skip
     if verbose:
         count = len(todo.jobs)
-        print(f"{count} picture{'s' * (count != 1)}; {upscaler.about}", file=sys.stderr)
+        print(f"{count} picture{'s' * (count != 1)}; {(workers or upscaler).about}", file=sys.stderr)
     return _run(runner, todo, report=json, verbose=verbose)
+
+
+def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None, compare: bool) -> "Plan":
+    """What to do, none of which is in the way of another, and the folder for it."""
+    from esrgan.files import require_json  # noqa: PLC0415
+    from esrgan.folders import STDIO, plan, remove_leftovers  # noqa: PLC0415 - torch
+
+    require_json(report)
+    todo = plan(inputs, naming)
+    _refuse_report(report, todo)
+    if compare:
+        _refuse_shared_comparisons(todo)
+    if naming.out != STDIO:
+        _make_folder(naming.root)
+        remove_leftovers({job.target.parent for job in todo.jobs})
+    return todo
 
 
 def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
@@ -141,21 +157,21 @@ def _refuse_shared_comparisons(todo: "Plan") -> None:
 
 def _load(
     model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, running: Upscaling
-) -> "tuple[Upscaler, str]":
-    """The upscaler, and what identifies its weights."""
+) -> "tuple[Network, str]":
+    """The network, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
     from esrgan.interpolate import interpolate  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
     from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
-    from esrgan.upscaler import Upscaler  # noqa: PLC0415
+    from esrgan.other_network import load_network  # noqa: PLC0415
 
     device = str(torch_device(running.device))
     path = find_model(model, scale=scale or 4, device=device)
     if alpha is None:
-        return Upscaler(path, **asdict(running)), fingerprint(path)
+        return load_network(path), fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)
     network = interpolate(load_model(other), load_model(path), alpha)
-    return Upscaler(network, **asdict(running)), f"{fingerprint(other)} {alpha} {fingerprint(path)}"
+    return network, f"{fingerprint(other)} {alpha} {fingerprint(path)}"
 
 
 def _make_folder(folder: Path) -> None:
@@ -235,4 +251,5 @@ def _write_report(path: Path, runner: "Runner", counts: dict[str, int], outcomes
     from esrgan.files import write_text  # noqa: PLC0415
 
     pictures = [asdict(outcome) for outcome in outcomes]
-    write_text(path, dumps(counts | {"settings": runner.upscaler.about, "pictures": pictures}, indent=1) + "\n")
+    settings = (runner.elsewhere or runner.upscaler).about
+    write_text(path, dumps(counts | {"settings": settings, "pictures": pictures}, indent=1) + "\n")

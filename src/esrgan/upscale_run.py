@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
@@ -25,7 +26,24 @@ from esrgan.upscaler import Upscaler
 
 DISK_FULL = os.strerror(errno.ENOSPC)
 
+FAILURES = (EsrganError, MemoryError, RuntimeError, OSError)
+"""What may concern one picture alone."""
+
 OnRows = Callable[[Job, int, int], object]
+
+
+class Elsewhere(Protocol):
+    """Other processes that enlarge pictures, as many at a time as its length."""
+
+    about: str
+
+    def __len__(self) -> int: ...
+
+    def enlarge(self, job: Job, result: Path) -> tuple[int, int]:
+        """Do the job into the file ``result``; gives its width and height, or raises ``EsrganError``."""
+
+    def close(self) -> None:
+        """End them, whatever they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +59,8 @@ class Runner:
     """Redo what is done, and replace files that are not ours."""
     compare: bool = False
     """Also write a picture of the bicubic enlargement beside this one."""
+    elsewhere: "Elsewhere | None" = None
+    """Who enlarges in this process's place."""
     _recording: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, jobs: list[Job], on_rows: OnRows) -> Iterator[Outcome]:
@@ -54,7 +74,8 @@ class Runner:
         """
         main, full = MainThread(), threading.Event()
         runner = replace(self, upscaler=self.upscaler.through(main.run))
-        with ThreadPoolExecutor(_at_once(self.upscaler.device.type)) as pool:
+        at_once = len(self.elsewhere) if self.elsewhere else _at_once(self.upscaler.device.type)
+        with ThreadPoolExecutor(at_once) as pool:
             coming = [pool.submit(runner.outcome, job, on_rows, full) for job in jobs]
             try:
                 for outcome in coming:
@@ -63,6 +84,8 @@ class Runner:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
                 main.close()
+                if self.elsewhere:
+                    self.elsewhere.close()
 
     def outcome(self, job: Job, on_rows: OnRows, full: threading.Event) -> Outcome:
         """Do one job, unless the disk was found full; tells the others if it is."""
@@ -77,23 +100,12 @@ class Runner:
                 raise EsrganError(f"{name_of(job.source)}: not begun, because the disk is full")
             else:
                 outcome.size = self._do(job, on_rows)
-        except (EsrganError, MemoryError, RuntimeError, OSError) as error:
-            outcome.status, outcome.message = "failed", self._told(error, job.source)
+        except FAILURES as error:
+            outcome.status, outcome.message = "failed", told(reason(error, self.upscaler.tile), job.source)
             if DISK_FULL in outcome.message:
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
         return outcome
-
-    def _told(self, error: Exception, source: Path) -> str:
-        """What to say of a failure that concerns one picture; raises any other."""
-        text = str(error)
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            text = f"{error.strerror or error}" + (f": {name_of(Path(error.filename))}" if error.filename else "")
-        elif not isinstance(error, EsrganError):
-            if not is_out_of_memory(error):
-                raise error
-            text = f"out of memory; use a smaller --tile (now {self.upscaler.tile})"
-        return told(text, source)
 
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
@@ -122,8 +134,11 @@ class Runner:
                 sys.stdout.buffer.flush()
             return size
         with replacing(job.target) as temporary:
-            with temporary.open("w+b") as file:
-                size = self._enlarge(job, file.fileno(), on_rows)
+            if self.elsewhere:
+                size = self.elsewhere.enlarge(job, temporary)
+            else:
+                with temporary.open("w+b") as file:
+                    size = self._enlarge(job, file.fileno(), on_rows)
             with self._recording:
                 if job.source == STDIO:
                     self.record.add_alone(job.target, temporary)
@@ -142,13 +157,36 @@ class Runner:
             self.record.add_alone(path, path)
 
     def _enlarge(self, job: Job, descriptor: int, on_rows: OnRows) -> tuple[int, int]:
-        picture = open_picture(self.naming.content(job.source), limit_pixels=self.naming.limit_pixels)
-        write_enlarged(
-            self.upscaler, picture, descriptor, name=name_of(job.source), form=job.form, how=self.naming.how,
-            on_rows=lambda done, total: on_rows(job, done, total),
-        )  # fmt: skip
-        height, width = self.naming.how.size(picture.height, picture.width, self.upscaler.scale)
-        return width, height
+        content = self.naming.content(job.source)
+        return enlarge(self.upscaler, self.naming, job, content, descriptor, lambda *rows: on_rows(job, *rows))
+
+
+def enlarge(
+    upscaler: Upscaler,
+    naming: Naming,
+    job: Job,
+    content: Path | bytes,
+    descriptor: int,
+    on_rows: Callable[[int, int], object] | None = None,
+) -> tuple[int, int]:
+    """Enlarge ``content``, the picture of ``job``, into an open, empty file; gives the result's width and height."""
+    picture = open_picture(content, limit_pixels=naming.limit_pixels)
+    write_enlarged(
+        upscaler, picture, descriptor, name=name_of(job.source), form=job.form, how=naming.how, on_rows=on_rows
+    )
+    height, width = naming.how.size(picture.height, picture.width, upscaler.scale)
+    return width, height
+
+
+def reason(error: Exception, tile: int) -> str:
+    """What to say of a failure that concerns one picture, with tiles of this size; raises any other."""
+    if isinstance(error, EsrganError):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return f"{error.strerror or error}" + (f": {name_of(Path(error.filename))}" if error.filename else "")
+    if not is_out_of_memory(error):
+        raise error
+    return f"out of memory; use a smaller --tile (now {tile})"
 
 
 def _at_once(device: str) -> int:
