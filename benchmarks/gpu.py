@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Timing, save, show, take_turns
 from benchmarks.inference import NETWORKS, steady
-from esrgan.config import PretrainOptim
+from esrgan.config import GeneratorConfig, PretrainOptim
 from esrgan.devices import DTYPES
 from esrgan.generator import Generator
 from esrgan.objectives import psnr_objective
@@ -83,7 +83,7 @@ def _networks(generator: Generator, place: torch.device, name: Half) -> dict[str
     def plain(layout: torch.memory_format, *, compiled: bool = False) -> Callable[[Tensor], object]:
         network: nn.Module = Generator(generator.config, start="paper").eval()
         network.load_state_dict(generator.state_dict())
-        network = network.to(place, half, memory_format=layout)  # type: ignore[call-overload]
+        network = network.to(place, half).to(memory_format=layout)
         run = torch.compile(network) if compiled else network
         return torch.no_grad()(lambda picture: run(picture.to(half, memory_format=layout)))
 
@@ -96,8 +96,8 @@ def _networks(generator: Generator, place: torch.device, name: Half) -> dict[str
     }
 
 
-def _plain_step(config: object, batch: int, place: torch.device) -> Callable[[], object]:
-    network = Generator(config).train().to(place)  # type: ignore[arg-type]
+def _plain_step(config: GeneratorConfig, batch: int, place: torch.device) -> Callable[[], object]:
+    network = Generator(config).train().to(place)
     optimizer = torch.optim.Adam(network.parameters())
     lr, hr = _patches(network, batch, place)
 
@@ -109,8 +109,8 @@ def _plain_step(config: object, batch: int, place: torch.device) -> Callable[[],
     return step
 
 
-def _our_step(config: object, batch: int, place: torch.device) -> Callable[[], object]:
-    network = Generator(config).to(place)  # type: ignore[arg-type]
+def _our_step(config: GeneratorConfig, batch: int, place: torch.device) -> Callable[[], object]:
+    network = Generator(config).to(place)
     player = Player(network, PretrainOptim(), steps=1_000_000, dtype=torch.bfloat16)
     lr, hr = (image.contiguous(memory_format=torch.channels_last) for image in _patches(network, batch, place))
     steps = train_steps(psnr_objective(player), [player], ((number, lr, hr) for number in range(1, 1_000_000)))

@@ -23,12 +23,12 @@ import torch
 from safetensors.torch import save_file
 
 from esrgan.config import (
+    Config,
     DiscriminatorConfig,
     GeneratorConfig,
     LossWeights,
     PretrainConfig,
     PretrainOptim,
-    RunConfig,
     TrainConfig,
     TrainOptim,
 )
@@ -53,28 +53,30 @@ def material(folder: Path) -> None:
     save_file(layers, folder / "vgg.safetensors")
 
 
-def configs(folder: Path, steps: int) -> dict[str, RunConfig]:
+def configs(folder: Path, steps: int) -> dict[str, Config]:
     """A tiny run of each stage."""
     assert wait_for(life(lambda: material(folder))) == 0  # libvips' threads would not survive in our children
     made = {name: folder / name for name in ("photos", "val", "stage1.safetensors", "vgg.safetensors")}
-    shared = {"images": (made["photos"],), "val": (made["val"],), "cache": folder / "cache", "steps": steps, "batch": 4,
-              "patch": 32, "ema": 0.9, "precision": "fp32", "log_every": 3, "validate_every": 10, "save_every": 7,
-              "device": "cpu"}  # fmt: skip
-    one = PretrainConfig(
-        generator=GeneratorConfig(channels=4, growth=4, blocks=1),
-        optim=PretrainOptim(algorithm="muon", learning_rate=1e-3, warmup=10, decay=0.3, milestones=(), clip=1.0),
-        accumulate=2,
-        **shared,
-    )
-    two = TrainConfig(
-        init=made["stage1.safetensors"],
-        vgg=made["vgg.safetensors"],
-        weights=LossWeights(layers={"conv1_2": 1.0}, gan=0.1, colour=1.0, grid=1.0),
-        discriminator=DiscriminatorConfig(channels=4, batch_norm=True),
-        optim=TrainOptim(learning_rate=1e-3, milestones=(steps // 2,)),
-        **shared,
-    )
-    return {"pretrain": one, "train": two}
+    photos = (made["photos"],)
+    runs: dict[str, Config] = {
+        "pretrain": PretrainConfig(
+            images=photos,
+            generator=GeneratorConfig(channels=4, growth=4, blocks=1),
+            optim=PretrainOptim(algorithm="muon", learning_rate=1e-3, warmup=10, decay=0.3, milestones=(), clip=1.0),
+            accumulate=2,
+        ),
+        "train": TrainConfig(
+            images=photos,
+            init=made["stage1.safetensors"],
+            vgg=made["vgg.safetensors"],
+            weights=LossWeights(layers={"conv1_2": 1.0}, gan=0.1, colour=1.0, grid=1.0),
+            discriminator=DiscriminatorConfig(channels=4, batch_norm=True),
+            optim=TrainOptim(learning_rate=1e-3, milestones=(steps // 2,)),
+        ),
+    }
+    return {name: replace(config, val=(made["val"],), cache=folder / "cache", steps=steps, batch=4, patch=32, ema=0.9,
+                          precision="fp32", log_every=3, validate_every=10, save_every=7, device="cpu")
+            for name, config in runs.items()}  # fmt: skip
 
 
 def life(work: Callable[[], object]) -> int:
@@ -122,16 +124,20 @@ def without_folder(path: Path) -> str:
     return "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("run_dir"))
 
 
-def trial(name: str, config: RunConfig, folder: Path, kills: int, chance: random.Random) -> list[str]:
+def run(config: Config) -> Path:
+    """Train as the config says; gives the model file."""
+    return train(config) if isinstance(config, TrainConfig) else pretrain(config)
+
+
+def trial(name: str, config: Config, folder: Path, kills: int, chance: random.Random) -> list[str]:
     """One unbroken run and one with ``kills`` deaths; gives what differs."""
-    stage = train if isinstance(config, TrainConfig) else pretrain
     whole, broken = (replace(config, run_dir=folder / name / kind / "run") for kind in ("whole", "broken"))
     start = time.perf_counter()
-    assert wait_for(life(lambda: stage(whole))) == 0, "the unbroken run failed"
+    assert wait_for(life(lambda: run(whole))) == 0, "the unbroken run failed"
     seconds = time.perf_counter() - start
     died, ended, lives = 0, False, 0
     while not ended:
-        number = life(lambda: stage(broken))
+        number = life(lambda: run(broken))
         lives += 1
         if died < kills:
             time.sleep(chance.uniform(0, max(0.4, 3 * seconds / kills)))

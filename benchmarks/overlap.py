@@ -41,7 +41,7 @@ def main(
     """
     table = Table("model", "overlap", "largest", "mean", box=None)
     for name in model:
-        network = load_model(find_model(name)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = load_model(find_model(name)).to(memory_format=torch.channels_last)
         images = [_middle(read_rgb(path)[None], middle) for path in pictures]
         whole = [network(image).clamp(0, 1) for image in images]
         for pixels in overlap:

@@ -1,12 +1,12 @@
 """The engines that pip installs, with one network each: (1, 3, H, W), float32 on the CPU, to its enlargement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.convert import convert
@@ -16,7 +16,8 @@ from esrgan.generator import Generator
 from esrgan.model_file import load_model, save_model
 from esrgan.ncnn_export import write_ncnn
 
-Network = Callable[[Tensor], Any]
+Array = NDArray[np.float32]
+Network = Callable[[Tensor], Tensor | Array]
 
 
 def write_files(generator: Generator, folder: Path) -> None:
@@ -57,7 +58,8 @@ def _eager(folder: Path) -> Network:
 def _spandrel(folder: Path) -> Network:
     from spandrel import ModelLoader  # noqa: PLC0415 - may be missing
 
-    return torch.no_grad()(ModelLoader().load_from_file(folder / "basicsr.pth").eval())
+    network: Network = ModelLoader().load_from_file(folder / "basicsr.pth").eval()
+    return torch.no_grad()(network)
 
 
 def _onnxruntime(folder: Path) -> Network:
@@ -80,9 +82,9 @@ def _openvino(folder: Path, precision: str, *, fixed: bool) -> Network:
                "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
     core = openvino.Core()
     model = core.read_model(folder / "model.onnx")
-    compiled: dict[object, Any] = {}
+    compiled: dict[tuple[int, ...] | None, Callable[[Array], Mapping[int, Array]]] = {}
 
-    def run(picture: Tensor) -> Any:
+    def run(picture: Tensor) -> Array:
         shape = tuple(picture.shape) if fixed else None
         if shape not in compiled:
             if shape:
@@ -102,7 +104,7 @@ def _ncnn(folder: Path, *, bf16: bool) -> Network:
     net.load_param(str(folder / "model.param"))
     net.load_model(str(folder / "model.bin"))
 
-    def run(picture: Tensor) -> Any:
+    def run(picture: Tensor) -> Array:
         with net.create_extractor() as extractor:
             extractor.input("data", ncnn.Mat(np.ascontiguousarray(picture[0].numpy())))
             return np.array(extractor.extract("output")[1])[None]

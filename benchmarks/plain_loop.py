@@ -64,7 +64,7 @@ class Plain:
         lr, hr = next(self.data)
         self.optimizer.zero_grad()
         loss = F.l1_loss(self.enlarged(lr), hr)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.keep_average()
         return {"pixel": loss.item()}
@@ -102,7 +102,7 @@ class PlainGan(Plain):
         content = torch.stack([F.l1_loss(seen[name], wanted[name].detach()) for name in seen]).sum()
         real, fake = self.discriminator(hr).detach(), self.discriminator(sr)
         gan = 5e-3 * (_bce(real - fake.mean(), 0) + _bce(fake - real.mean(), 1)) / 2
-        (pixel + content + gan).backward()
+        torch.autograd.backward(pixel + content + gan)
         self.optimizer.step()
         losses = {"pixel": pixel.item(), "perceptual": content.item(), "gan": gan.item()}
         losses |= self._judge(sr.detach(), hr)
@@ -116,10 +116,10 @@ class PlainGan(Plain):
         fake = self.discriminator(sr).detach()
         real = self.discriminator(hr)
         on_real = _bce(real - fake.mean(), 1) / 2
-        on_real.backward()
+        torch.autograd.backward(on_real)
         fake = self.discriminator(sr)
         on_fake = _bce(fake - real.detach().mean(), 0) / 2
-        on_fake.backward()
+        torch.autograd.backward(on_fake)
         self.critic_optimizer.step()
         return {"real": on_real.item(), "fake": on_fake.item()}
 

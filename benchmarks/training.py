@@ -7,6 +7,7 @@ Data included: ours from the store of decoded pictures, theirs decoded in a work
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ from cyclopts import App, Parameter
 from benchmarks.harness import Timing, pick_clock, save, show, take_turns
 from benchmarks.inference import NETWORKS
 from benchmarks.plain_loop import Plain, PlainGan, batches
-from esrgan.config import DiscriminatorConfig, PretrainConfig, RunConfig, TrainConfig
+from esrgan.config import Config, DiscriminatorConfig, PretrainConfig, TrainConfig
 from esrgan.data import Patches
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
@@ -69,26 +70,25 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(generator, folder / "init.safetensors")
-        shared = {
-            "images": tuple(images),
-            "steps": MANY,
-            "batch": batch,
-            "patch": patch,
-            "cache": folder,
-            "ema": 0.999,
-            "device": "cpu",
-        }
-        one = PretrainConfig(generator=NETWORKS[network], run_dir=folder / "one", **shared)  # type: ignore[arg-type]
-        two = TrainConfig(
-            init=folder / "init.safetensors", vgg=vgg, discriminator=DiscriminatorConfig(channels=channels),
-            run_dir=folder / "two", **shared,
-        )  # type: ignore[arg-type]  # fmt: skip
+        photos = tuple(images)
+        configs: dict[int, Config] = {
+            1: PretrainConfig(images=photos, generator=NETWORKS[network]),
+            2: TrainConfig(images=photos, init=folder / "init.safetensors", vgg=vgg,
+                           discriminator=DiscriminatorConfig(channels=channels)),
+        }  # fmt: skip
         data = batches(images, patch=patch, batch=batch)
-        plain = {1: lambda: Plain(generator, data),
-                 2: lambda: PlainGan(generator, data, Discriminator(channels), VGGFeatures(vgg))}  # fmt: skip
+        plain: dict[int, Callable[[], Plain]] = {
+            1: lambda: Plain(generator, data),
+            2: lambda: PlainGan(generator, data, Discriminator(channels), VGGFeatures(vgg)),
+        }
         for stage in stages:
-            config: RunConfig = {1: one, 2: two}[stage]
-            ways = {"plain loop, fp32 NCHW": plain[stage](), f"esrgan ({settled(config).precision})": _ours(config)}
+            config = settled(
+                replace(configs[stage], steps=MANY, batch=batch, patch=patch, cache=folder, ema=0.999, device="cpu")
+            )
+            ways: dict[str, Callable[[], object]] = {
+                "plain loop, fp32 NCHW": plain[stage](),
+                f"esrgan ({config.precision})": _ours(config),
+            }
             title = f"stage {stage}, {network}, batch {batch}, HR patch {patch}: {steps} steps"
             results[title] = take_turns(
                 {name: partial(_repeat, way, steps) for name, way in ways.items()}, rounds=rounds, clock=clock
@@ -97,8 +97,7 @@ def main(
     save(results, json)
 
 
-def _ours(config: RunConfig) -> Callable[[], object]:
-    config = settled(config)
+def _ours(config: Config) -> Callable[[], object]:
     team = build_team(config)
     device = team.players["generator"].device
     patches = Patches(photo_store(config, team.result.scale), patch=config.patch, seed=0)

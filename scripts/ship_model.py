@@ -12,7 +12,7 @@ import torch
 from cyclopts import App, Parameter
 
 from esrgan.benchmark import evaluate
-from esrgan.config import PretrainConfig, RunConfig, TrainConfig
+from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.config_file import FREE, flattened, plain, toml_value
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
@@ -137,7 +137,7 @@ def _commands(about: dict[str, Any]) -> list[str]:
     while "generator.scale" not in shape["recipe"]:  # stage 2 takes the shape of its stage-1 model
         shape = shape["init"]
     verb, stage = ("train", "esrgan") if about["stage"] == "gan" else ("pretrain", "psnr")
-    kind: type[RunConfig] = TrainConfig if verb == "train" else PretrainConfig
+    kind: type[Config] = TrainConfig if verb == "train" else PretrainConfig
     config = CONFIGS / f"{_size(shape['recipe'])}_{stage}_x{shape['recipe']['generator.scale']}.toml"
     init = f" --init runs/{len(earlier)}/best.safetensors" if before else ""
     words = f"esrgan {verb} --config configs/{config.name} --images PHOTOS --val VAL{_options(recipe, config, kind)}"
@@ -156,7 +156,7 @@ def _size(recipe: dict[str, Any]) -> str:
     )
 
 
-def _options(recipe: dict[str, Any], path: Path, kind: type[RunConfig]) -> str:
+def _options(recipe: dict[str, Any], path: Path, kind: type[Config]) -> str:
     """What the recipe has otherwise than the config file, as options of the command."""
     table, words = _table(path, kind), ""
     for name, value in recipe.items():
@@ -165,10 +165,10 @@ def _options(recipe: dict[str, Any], path: Path, kind: type[RunConfig]) -> str:
     return words
 
 
-def _table(path: Path, kind: type[RunConfig]) -> dict[str, Any]:
+def _table(path: Path, kind: type[Config]) -> dict[str, Any]:
     """A config file under dotted names, with the defaults of what it leaves out."""
-    required: dict[str, Any] = {"images": (path,)} | ({"init": path} if kind is TrainConfig else {})
-    return plain(kind(**required)) | flattened(tomllib.loads(path.read_text(encoding="utf-8")))
+    config = TrainConfig(images=(path,), init=path) if kind is TrainConfig else PretrainConfig(images=(path,))
+    return plain(config) | flattened(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
 def _sentence(notes: str) -> str:
