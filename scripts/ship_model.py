@@ -58,7 +58,8 @@ def ship(
     generator = _rounded(load_model(model))
     out = SHIPPED / f"{name}.safetensors"
     about |= {"name": name, "licence": "MIT", "commit": _commit(), "data": about["data"] | _licences(manifest)}
-    about["centred"] = {"pictures": CENTRED_ON, "levels": _centre(generator, find_images(images))}
+    pictures = find_images(images)
+    about["centred"] = {"pictures": min(CENTRED_ON, len(pictures)), "levels": _centre(generator, pictures)}
     if notes:
         about["notes"] = notes
     save_model(generator, out, provenance=about, half=True)  # scored as shipped, rounded to fp16
@@ -184,7 +185,7 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
         for row in about["scores"]["datasets"]
     ]
     points = ["| step | PSNR-Y | LPIPS |", "| --- | --- | --- |"]
-    for row in curve[:: max(1, len(curve) // 12)]:
+    for row in (*curve[: -1 : max(1, len(curve) // 12)], *curve[-1:]):
         lpips = "-" if row["lpips"] is None else f"{row['lpips']:.4f}"
         label = "bicubic" if row.get("bicubic") else row["step"]
         points.append(f"| {label} | {row['psnr_y']:.3f} | {lpips} |")

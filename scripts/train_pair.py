@@ -92,7 +92,7 @@ def _esrgan(arguments: list[str], *, read: bool = False) -> str:
         for number, handler in before.items():
             signal.signal(number, handler)
     if process.returncode:
-        sys.exit(process.returncode)
+        sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)  # of a signal
     return said or ""
 
 
