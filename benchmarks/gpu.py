@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Timing, save, show, take_turns
 from benchmarks.inference import NETWORKS, steady
 from esrgan.config import GeneratorConfig, PretrainOptim
-from esrgan.devices import DTYPES
+from esrgan.devices import DTYPES, pick_precision
 from esrgan.generator import Generator
 from esrgan.objectives import psnr_objective
 from esrgan.parity import made_picture
@@ -59,6 +59,7 @@ def main(
     generator = steady(Generator(NETWORKS[network]).eval())
     place, results = torch.device(device), {}
     for pixels in side:
+        torch.compiler.reset()  # else what comes is compiled for any size, or not at all
         picture = made_picture(pixels, pixels).to(place)
         ways = {name: partial(_done, place, run, picture) for name, run in _networks(generator, place, half).items()}
         flop = _flop(generator, picture.shape)
@@ -68,8 +69,9 @@ def main(
         results[title] = timings
     if batch:
         flop = 3 * _flop(generator, torch.Size((batch, 3, PATCH, PATCH)))
+        dtype = pick_precision("auto", place, training=True)
         steps = {"plain loop, fp32 NCHW": _plain_step(NETWORKS[network], batch, place),
-                 "esrgan (bf16)": _our_step(NETWORKS[network], batch, place)}  # fmt: skip
+                 f"esrgan ({dtype})": _our_step(NETWORKS[network], batch, place, dtype)}  # fmt: skip
         ways = {name: partial(_done, place, step) for name, step in steps.items()}
         title = f"{network}, a step of {batch} patches of {PATCH} x {PATCH}, {device}"
         results[title] = [_told(timing, flop) for timing in take_turns(ways, rounds=rounds)]
@@ -109,9 +111,9 @@ def _plain_step(config: GeneratorConfig, batch: int, place: torch.device) -> Cal
     return step
 
 
-def _our_step(config: GeneratorConfig, batch: int, place: torch.device) -> Callable[[], object]:
+def _our_step(config: GeneratorConfig, batch: int, place: torch.device, dtype: torch.dtype) -> Callable[[], object]:
     network = Generator(config).to(place)
-    player = Player(network, PretrainOptim(), steps=1_000_000, dtype=torch.bfloat16)
+    player = Player(network, PretrainOptim(), steps=1_000_000, dtype=dtype)
     lr, hr = (image.contiguous(memory_format=torch.channels_last) for image in _patches(network, batch, place))
     steps = train_steps(psnr_objective(player), [player], ((number, lr, hr) for number in range(1, 1_000_000)))
     return partial(next, steps)

@@ -308,7 +308,7 @@ def test_pictures_flow_from_stdin_to_stdout(model_file):
     assert (done.returncode, done.stdout) == (1, b"")
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kill", [getattr(signal, "SIGKILL", signal.SIGTERM), signal.SIGINT])
 def test_a_killed_run_leaves_whole_files_and_goes_on(model_file, tmp_path, kill):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:

@@ -26,7 +26,7 @@ def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> No
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EsrganError(f"cannot read the options in {path}: {getattr(error, 'strerror', None) or error}") from error
 

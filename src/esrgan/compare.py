@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from esrgan.errors import UsageError
+from esrgan.files import key_of
 from esrgan.images import to_rgb, write_rgb
 from esrgan.picture_reader import LIMIT_PIXELS, Picture, open_picture
 from esrgan.picture_vips import pyvips
@@ -36,9 +37,9 @@ def has_comparison(enlarged: Path) -> bool:
 def refuse_shared(results: Iterable[Path]) -> None:
     """Raise ``UsageError`` where two results would have one comparison, or a comparison be another's result."""
     results = list(results)
-    seen = {result: result for result in results}
+    seen = {key_of(result): result for result in results}
     for result in results:
-        other = seen.setdefault(comparison_path(result), result)
+        other = seen.setdefault(key_of(comparison_path(result)), result)
         if other != result:
             raise UsageError(f"{other} and {result} would share one comparison; use another --name, or run them apart")
 

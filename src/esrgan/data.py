@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from esrgan.devices import layout
 from esrgan.errors import EsrganError
 from esrgan.photo_store import Bytes, PhotoStore
 
@@ -100,4 +101,7 @@ def turned(image: Bytes, turn: int) -> Bytes:
 
 def to_unit(image: Tensor, device: torch.device | str) -> Tensor:
     """uint8 0 to 255 -> float [0, 1] on ``device``, channels last in memory."""
-    return image.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).float().div_(255)
+    place = torch.device(device)
+    pinned = place.type == "cuda" and image.device.type == "cpu"  # what is not would make the copy wait
+    image = (image.pin_memory() if pinned else image).to(place, non_blocking=pinned)
+    return image.contiguous(memory_format=layout(place)).float().div_(255)

@@ -25,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         if torch.cuda.is_available() and _computes("cuda"):
             return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() and _computes("mps") else "cpu")
     try:
         device = torch.device(name)
         if device.type == "meta":
@@ -33,7 +33,7 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"there is no device {name!r}; try --device auto or cpu (or cuda, cuda:1, mps)") from error
     try:
-        torch.ones(1, device=device) + 1  # a kernel must run: wheels leave old GPUs out
+        _convolve(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise EsrganError(
             f"device {name!r} cannot be used here ({first_line(error)}); try --device auto or cpu"
@@ -45,11 +45,24 @@ def pick_device(name: str = "auto") -> torch.device:
 def _computes(device: str) -> bool:
     """Whether a kernel runs there; says so if none does."""
     try:
-        torch.ones(1, device=device) + 1
+        _convolve(torch.device(device))
     except RuntimeError as error:
         log.warning("the GPU is not used, as this PyTorch cannot compute on it: %s", first_line(error))
         return False
     return True
+
+
+def _convolve(device: torch.device) -> None:
+    """Run a kernel, as networks do: wheels leave old GPUs out, and cuDNN those before them."""
+    F.conv2d(torch.ones(1, 3, 8, 8, device=device), torch.ones(3, 3, 3, 3, device=device))
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """How pictures and weights lie in memory: channels last, but on Apple's GPUs, where slices so come out wrong.
+
+    Source: https://github.com/pytorch/pytorch/issues/174345
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -35,8 +35,10 @@ def joined() -> Iterator[None]:
         yield
         return
     try:
+        if torch.cuda.is_available():  # else each process would open a context on the first GPU, of half a gigabyte
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         store, number, count = next(rendezvous("env://", timeout=MEETING))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise EsrganError(

@@ -2,15 +2,15 @@
 
 import copy
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from esrgan.devices import DTYPES, Precision, bf16_is_fast, pick_device, pick_precision
+from esrgan.devices import DTYPES, Precision, bf16_is_fast, layout, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.generator import Generator
 from esrgan.ncnn_engine import Ncnn
@@ -24,7 +24,10 @@ SMALL_TILE = 128 * 128
 """LR pixels."""
 FEW = 8
 """Pictures: as many small ones are done while OpenVINO is loaded."""
+GRAPHS = 64
+"""That torch may compile, two for each network and arithmetic."""
 Network = Generator | OtherNetwork
+_SWITCH = threading.Lock()
 
 
 def torch_device(name: str) -> torch.device:
@@ -46,8 +49,6 @@ class Torch:
         self.network, self.dtype, self.compiled = network, dtype, compiled
         self.place = device
         self.device = torch.device("cpu") if device.type == "mps" else device  # Apple's GPU takes one thread at a time
-        if device.type == "cuda":  # fp32 is asked for where all bits count; cuDNN would drop 13 of them (TF32)
-            torch.backends.cudnn.allow_tf32 = False
         self.about = f"by torch{', compiled,' if compiled else ''} on {device}"
         self._ready: dict[torch.dtype, Callable[[Tensor], Tensor]] = {}
         self._lock = threading.Lock()
@@ -56,17 +57,39 @@ class Torch:
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         """Enlarge (N, 3, h, w) on the device; the result is float32, made in ``dtype``."""
         run = self._run(dtype)
-        with torch.inference_mode(), self._turn:
-            lr = lr.to(self.place, dtype, memory_format=torch.channels_last)
+        with torch.inference_mode(), self._turn, _all_bits(self.place, dtype):
+            lr = lr.to(self.place, dtype, memory_format=layout(self.place))
             return (_explained(run, lr) if self.compiled else run(lr)).float().to(self.device)
 
     def _run(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         with self._lock:
             if dtype not in self._ready:
                 network = copy.deepcopy(self.network).requires_grad_(False).eval()
-                network.to(self.place, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                self._ready[dtype] = torch.compile(network, dynamic=True) if self.compiled else network
+                network.to(self.place, dtype, memory_format=layout(self.place))  # type: ignore[call-overload]
+                self._ready[dtype] = _compiled(network) if self.compiled else network
             return self._ready[dtype]
+
+
+@contextmanager
+def _all_bits(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Within it cuDNN drops no bits of fp32 (TF32): fp32 is asked for where all of them count."""
+    if device.type != "cuda" or dtype != torch.float32:
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    with _SWITCH:
+        before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+        try:
+            yield
+        finally:
+            convolutions.fp32_precision = before
+
+
+def _compiled(network: Network) -> Callable[[Tensor], Tensor]:
+    config = torch._dynamo.config
+    config.recompile_limit = max(GRAPHS, config.recompile_limit)  # of all networks together; beyond it runs eager
+    run: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=True)
+    return run
 
 
 def _explained(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, UsageError
-from esrgan.extras import import_extra
-from esrgan.files import require_other, write_text
+from esrgan.extras import import_extra, import_ncnn
+from esrgan.files import move, require_other, write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
@@ -55,7 +55,7 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
             rows = compare(generator, load(made), picture=compared)
             require(rows, half=half, what=out)
             for file in sorted(Path(folder).iterdir()):
-                file.replace(out.parent / file.name)
+                move(file, out.parent / file.name)
     except OSError as error:
         raise EsrganError(f"cannot write {out}: {error.strerror or error}") from error
     report = {"model": source.name, "half": half, "tolerance": "50 dB" if half else "1/255"}
@@ -167,13 +167,13 @@ def write_ncnn_pair(generator: Generator, path: Path, *, half: bool) -> None:
     """Write an ncnn network, ``.param`` and ``.bin``, with the blobs ``data`` and ``output``."""
     from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415
 
-    import_extra("ncnn", "ncnn")
+    import_ncnn()
     write_ncnn(generator, path, path.with_suffix(".bin"), half=half)
 
 
 def load_ncnn(path: Path) -> Run:
     """Run an ncnn network on the CPU, in fp32."""
-    ncnn = import_extra("ncnn", "ncnn")
+    ncnn = import_ncnn()
     net = ncnn.Net()
     for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
         setattr(net.opt, f"use_{option}", False)

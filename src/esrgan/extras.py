@@ -1,5 +1,7 @@
 """Packages that are not always there."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -21,3 +23,10 @@ def import_extra(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise EsrganError(f"this needs {module}, which is not installed: {how_to_install(extra)}") from error
+
+
+def import_ncnn() -> Any:
+    """Import ncnn; on macOS it has an OpenMP of its own, which beside torch's would end the program."""
+    if sys.platform == "darwin":
+        os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
+    return import_extra("ncnn", "ncnn")

@@ -4,12 +4,17 @@ import hashlib
 import os
 import platform
 import secrets
+import sys
+import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from esrgan.errors import EsrganError, UsageError
+
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 
 
 @cache
@@ -38,12 +43,30 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("r+b") as file:  # Windows syncs only what is open for writing
             os.fsync(file.fileno())
-        temporary.replace(path)
+        move(temporary, path)
     except OSError as error:
         raise EsrganError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # the error above is the one to tell
             temporary.unlink(missing_ok=True)
+
+
+def move(old: Path, new: Path) -> None:
+    """Rename ``old`` to ``new``, which it replaces; on Windows once virus scanners and the like let go."""
+    for wait in WAITS if sys.platform == "win32" else ():
+        try:
+            old.replace(new)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    old.replace(new)
+
+
+def key_of(path: Path) -> str:
+    """What is equal of two paths that the file system takes for one: macOS' knows no case and no form of accents."""
+    if sys.platform == "darwin":
+        return unicodedata.normalize("NFC", str(path)).casefold()
+    return os.path.normcase(path)
 
 
 def write_text(path: Path, text: str) -> None:

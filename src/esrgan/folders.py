@@ -12,8 +12,8 @@ from pathlib import Path
 
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
-from esrgan.files import machine
-from esrgan.images import read_list, spelt_out, walk
+from esrgan.files import key_of, machine
+from esrgan.images import read_list, spelt_out, spread, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
 from esrgan.picture_reader import name_of, open_picture
 from esrgan.record import Record
@@ -167,7 +167,7 @@ def _pictures(
         message = f"{name_of(Path(error.filename))}: the folder cannot be read ({error.strerror})"
         failures.append(Outcome(input=str(error.filename), status="failed", message=message))
 
-    for path in inputs:
+    for path in spread(inputs):
         if path.suffix.lower() == ".txt" and path.is_file():
             yield from _pictures(read_list(path, within), out, failures, (*within, path.resolve()))
         elif path.is_dir():
@@ -203,17 +203,17 @@ def _job(source: Path, folder: Path, naming: Naming) -> Job:
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    targets: dict[Path, Path] = {}
+    targets: dict[str, Path] = {}
     for job in jobs:
-        other = targets.setdefault(job.target, job.source)
+        other = targets.setdefault(key_of(job.target), job.source)
         if other != job.source:
             raise UsageError(
                 f"{name_of(other)} and {name_of(job.source)} would both become {name_of(job.target)};"
                 " use --name '{stem}_{suffix}_x{scale}', or run them apart with different --out"
             )
-    sources = {job.source.resolve() for job in jobs}
+    sources = {key_of(job.source.resolve()) for job in jobs}
     for job in jobs:
-        if job.target != STDIO and job.target.resolve() in sources:
+        if job.target != STDIO and key_of(job.target.resolve()) in sources:
             raise UsageError(f"{name_of(job.target)} is an input and would be overwritten; use another --out or --name")
 
 

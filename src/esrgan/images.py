@@ -1,7 +1,9 @@
 """Picture files to tensors and back, and finding them: what training, benchmarks and scripts need."""
 
+import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -84,7 +86,7 @@ def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list
         EsrganError: A path that is not there, a folder that cannot be read, or no picture at all.
     """
     found: dict[Path, Path] = {}
-    for path in paths:
+    for path in spread(paths):
         if path.suffix.lower() == ".txt" and path.is_file():
             pictures = find_images(read_list(path, within), within=(*within, path.resolve()))
         elif path.is_dir():
@@ -99,6 +101,15 @@ def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list
     if not found:
         raise EsrganError(f"no pictures in {', '.join(map(str, paths)) or 'an empty list'}")
     return list(found.values())
+
+
+def spread(paths: Iterable[Path]) -> Iterator[Path]:
+    """``paths``, on Windows with what wildcards stand for: no shell does that there."""
+    for path in paths:
+        if sys.platform == "win32" and glob.has_magic(str(path)) and not os.path.lexists(path):
+            yield from map(Path, sorted(glob.glob(str(path))) or [str(path)])  # noqa: PTH207 - absolute ones too
+        else:
+            yield path
 
 
 def spelt_out(path: Path) -> Path:
@@ -116,7 +127,9 @@ def read_list(path: Path, within: Sequence[Path] = ()) -> list[Path]:
     if path.resolve() in within:
         raise EsrganError(f"the list {path} names itself, or a list that leads back to it; take that line out")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()
+        utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as Windows PowerShell writes
+        lines = content.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise EsrganError(f"cannot read the list {path}: {error}") from error
     return [path.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -133,14 +146,15 @@ def walk(
         leave_out: A folder, resolved, not to go into.
         runs: Whether to go into run folders of trainings, which hold samples and curves.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[int, int] | Path] = set()
     for place, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
-        status = Path(place).stat()
-        known = (status.st_dev, status.st_ino) in seen or Path(place).resolve() == leave_out
+        status, real = Path(place).stat(), Path(place).resolve()
+        mark = (status.st_dev, status.st_ino) if status.st_ino else real  # some network drives number no files
+        known = mark in seen or real == leave_out
         if known or (not runs and (Path(place) / "log.jsonl").is_file()):
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(mark)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):

@@ -110,21 +110,22 @@ def spectrum(sr: Tensor, hr: Tensor) -> Tensor:
 
 def _log_power(image: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, frequencies)."""
-    y = (image.float() * image.new_tensor((0.299, 0.587, 0.114), dtype=torch.float32).view(3, 1, 1)).sum(1)
+    luma, hann, fine = _spectral(image.device)
+    y = (image.float() * luma).sum(1)
     windows = y.unfold(1, WINDOW, WINDOW_STEP).unfold(2, WINDOW, WINDOW_STEP).flatten(1, 2)
-    hann, fine = _spectral(y.device)
     centred = windows - windows.mean(dim=(2, 3), keepdim=True)
     power: Tensor = torch.fft.rfft2(centred * hann).abs().square().mean(dim=1) + ROUNDING * hann.square().sum()
     return power.log().flatten(1).index_select(1, fine)
 
 
 @cache
-def _spectral(device: torch.device) -> tuple[Tensor, Tensor]:
-    """The Hann window, and which of the frequencies count; kept, as a device would have to wait for them."""
+def _spectral(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of luma, the Hann window, which of the frequencies count; kept, as a device would wait for them."""
     hann = torch.hann_window(WINDOW)
     rows, columns = torch.fft.fftfreq(WINDOW, 1 / WINDOW), torch.fft.rfftfreq(WINDOW, 1 / WINDOW)
     fine = (rows[:, None].square() + columns.square()).sqrt() >= COARSE
-    return torch.outer(hann, hann).to(device), fine.flatten().nonzero()[:, 0].to(device)
+    luma = torch.tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
+    return luma.to(device), torch.outer(hann, hann).to(device), fine.flatten().nonzero()[:, 0].to(device)
 
 
 def shifted(sr: Tensor, hr: Tensor, *, period: int) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from esrgan.errors import EsrganError
 from esrgan.memory import is_out_of_memory
 
 T = TypeVar("T")
+
+HEED = 0.2
+"""Seconds."""
 
 
 class MainThread:
@@ -38,13 +41,20 @@ class MainThread:
     def serve(self, until: Future[Any]) -> None:
         """Do what is asked until ``until`` is done."""
         until.add_done_callback(lambda _: self._asked.put(None))
-        while asked := self._asked.get():
+        while asked := self._next():
             work, answer = asked
             try:
                 answer.set_result(work())
             except (EsrganError, RuntimeError, MemoryError) as error:
                 # a failed network's frames would keep its memory, which smaller tiles need
                 answer.set_exception(error.with_traceback(None) if is_out_of_memory(error) else error)
+
+    def _next(self) -> tuple[Callable[[], Any], Future[Any]] | None:
+        while True:
+            try:
+                return self._asked.get(timeout=HEED)
+            except Empty:  # Windows tells of Ctrl-C only between two waits
+                continue
 
     def close(self) -> None:
         """Let everyone go who waits or will."""

@@ -9,6 +9,12 @@ import torch
 
 KEPT = 256 << 20
 """Bytes of freed memory that glibc holds on to."""
+NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory"),  # everywhere; torch on a CPU, and on Windows
+    *("could not create a primitive", "unable to find an engine"),  # oneDNN; cuDNN, which hides the reason
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
+"""What errors say that are for lack of it."""
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for ``mallopt``
 
 
@@ -18,7 +24,7 @@ def keep_buffers(kept: int = KEPT) -> bool:
     A network's buffers are megabytes, which glibc maps and unmaps at every operation: each page is then zeroed and
     faulted in anew. Elsewhere than on Linux with glibc this changes nothing.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, kept))
@@ -37,8 +43,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether that is what a torch, oneDNN or numpy error says."""
-    said = ("out of memory", "can't allocate memory", "could not create a primitive")  # the last is oneDNN's
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def free_bytes() -> int | None:

@@ -1,5 +1,7 @@
 """A network run by ncnn: its Winograd kernels on the CPU, and Vulkan on any GPU."""
 
+import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.errors import EsrganError
-from esrgan.extras import import_extra
+from esrgan.extras import import_ncnn
 from esrgan.generator import Generator
 
 
@@ -30,7 +32,7 @@ class Ncnn:
     def __init__(self, network: Generator, dtype: torch.dtype, *, vulkan: bool) -> None:
         self.network, self.dtype, self.vulkan = network, dtype, vulkan
         self.device = torch.device("cpu")
-        self._ncnn = import_extra("ncnn", "ncnn")
+        self._ncnn = import_ncnn()
         where = "cpu"
         if vulkan:
             if not self._ncnn.get_gpu_count():
@@ -74,9 +76,15 @@ class Ncnn:
         for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
             setattr(net.opt, f"use_{option}", dtype == torch.float16)
         net.opt.use_bf16_storage = dtype == torch.bfloat16
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=_plain_folder()) as folder:
             param, binary = Path(folder) / "network.param", Path(folder) / "network.bin"
             write_ncnn(self.network, param, binary)
             if net.load_param(str(param)) or net.load_model(str(binary)):
                 raise EsrganError("ncnn cannot load this network; use --engine torch")
         return net
+
+
+def _plain_folder() -> str | None:
+    """Where ncnn's files can lie for a moment: on Windows it opens no path of other letters than ASCII."""
+    other = sys.platform == "win32" and not tempfile.gettempdir().isascii()
+    return os.environ.get("PUBLIC") if other else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import EsrganError
-from esrgan.files import write_text
+from esrgan.files import move, write_text
 from esrgan.images import find_images, read_bytes8
 from esrgan.resize import make_lr
 
@@ -146,7 +146,7 @@ def _build(paths: Sequence[Path], folder: Path, scale: int, patch: int) -> None:
         write_text(building / "index.json", json.dumps(index))
         if not (folder / "index.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)  # what is left of one that somebody deleted half of
-            building.rename(folder)
+            move(building, folder)
     except OSError as error:
         raise EsrganError(
             f"cannot write decoded pictures to {folder.parent} ({error.strerror}); use --cache"

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import sys
 import threading
 from collections.abc import Iterable
 from typing import Any, BinaryIO
@@ -46,7 +47,7 @@ def write_rows(
         try:
             _save(reading, descriptor, form, size, like)
         except Exception as error:
-            faults.append(error)
+            faults.append(error.with_traceback(None))  # whose frames would hold the file open
         finally:
             while os.read(reading, 1 << 20):  # whoever writes the rows must never wait for nobody
                 pass
@@ -105,7 +106,7 @@ def _why(descriptor: int) -> str | None:
 
 
 def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], like: Picture) -> None:
-    source = pyvips.Source.new_from_descriptor(reading)
+    source = _source(reading)  # to be kept until all is read
     image = pyvips.Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
     if like.alpha and not form.alpha:
         image = image.flatten(background=65535 if like.bits == 16 else 255)
@@ -122,6 +123,15 @@ def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], li
         options["keep"] = _NO_EXIF
     target = pyvips.Target.new_to_descriptor(descriptor)
     pyvips.Operation.call(f"{form.saver}save_target", image, target, **options)
+
+
+def _source(reading: int) -> pyvips.Source:
+    """What libvips reads the pipe by: through Python on Windows, where it would take it for a file to seek in."""
+    if sys.platform != "win32":
+        return pyvips.Source.new_from_descriptor(reading)
+    source = pyvips.SourceCustom()
+    source.on_read(lambda size: os.read(reading, size))
+    return source
 
 
 def _interpretation(image: pyvips.Image) -> str:

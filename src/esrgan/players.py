@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.config import OptimConfig
-from esrgan.devices import arithmetic
+from esrgan.devices import arithmetic, layout
 from esrgan.distributed import average_
 from esrgan.muon import Muon
 
@@ -44,10 +44,11 @@ class Player:
     """
 
     def __init__(self, net: nn.Module, config: OptimConfig, *, steps: int, dtype: torch.dtype) -> None:
-        self.net = net.train().to(memory_format=torch.channels_last)
+        self.net = net.train()
         self.config, self.steps, self.dtype, self.slowdown = config, steps, dtype, 1.0
         self.parameters = list(net.parameters())
         self.device = self.parameters[0].device
+        net.to(memory_format=layout(self.device))
         self.optimizers = _optimizers(net, config)
         self.gradient, self._views = _flat_gradient(self.parameters)
         self._clear()
@@ -55,7 +56,7 @@ class Player:
 
     def __call__(self, x: Tensor) -> Tensor:
         with arithmetic(self.device, self.dtype):
-            out = self.net(x.contiguous(memory_format=torch.channels_last))
+            out = self.net(x.contiguous(memory_format=layout(self.device)))
         return cast(Tensor, out).float()
 
     def rate(self, number: int) -> float:
@@ -124,7 +125,7 @@ class Average:
 
     def __init__(self, net: nn.Module, average: nn.Module, decay: float) -> None:
         self.source, self.net, self.decay = net, average.requires_grad_(False).eval(), decay
-        self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=layout(next(net.parameters()).device))
         self.net.load_state_dict(net.state_dict())
 
     @torch.no_grad()

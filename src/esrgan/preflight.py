@@ -9,7 +9,7 @@ import torch
 from esrgan.config import Config
 from esrgan.device_patches import patches_for
 from esrgan.errors import EsrganError
-from esrgan.memory import free_bytes, peak_bytes
+from esrgan.memory import free_bytes, is_out_of_memory, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.photo_store import PhotoStore
 from esrgan.run_dir import settled
@@ -69,7 +69,9 @@ def _largest_batch(team: Team, config: Config, store: PhotoStore) -> str:
     while fits < LARGEST:
         try:
             _time(team, replace(config, batch=2 * fits, accumulate=1), store, steps=2)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             break
         fits *= 2

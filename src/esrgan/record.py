@@ -64,7 +64,7 @@ class Record:
         return self._entries.get(self._name(target), [{}])[-1]
 
     def _name(self, target: Path) -> str:
-        return str(target.relative_to(self._out))
+        return target.relative_to(self._out).as_posix()
 
 
 def _at(source: Path) -> list[int]:

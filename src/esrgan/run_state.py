@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esrgan.files import replacing
+from esrgan.files import move, replacing
 
 CHECKSUM = 32
 """Bytes of SHA-256 that a state file begins with."""
@@ -71,7 +71,7 @@ def write_state(path: Path, state: dict[str, Any], *, previous: Path | None = No
         file.flush()
         os.fsync(file.fileno())
         if previous and path.exists():
-            path.replace(previous)
+            move(path, previous)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from esrgan import __version__, distributed
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.config_file import MACHINE, plain
 from esrgan.device_patches import patches_for
-from esrgan.devices import DTYPES, pick_device
+from esrgan.devices import DTYPES, layout, pick_device
 from esrgan.discriminator import Discriminator
 from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
@@ -104,7 +104,7 @@ def build_team(config: Config) -> Team:
     critic = distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device))
     optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
     discriminator = player(critic, config=optim)
-    features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=torch.channels_last)
+    features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=layout(device))
     objective = gan_objective(generator, discriminator, features, config.weights)
     return Team({"generator": generator, "discriminator": discriminator}, average, objective)
 
@@ -167,6 +167,8 @@ def _run(config: Config) -> Path:
 def _device(config: Config) -> torch.device:
     """Where this process computes: on its own GPU where several share a machine."""
     device = pick_device(config.device)
+    if distributed.size() > 1 and device.type == "mps":  # of which a machine has one, and gloo knows nothing
+        return torch.device("cpu")
     if distributed.size() == 1 or device.type != "cuda" or device.index is not None:
         return device
     device = pick_device(f"cuda:{distributed.local_rank()}")

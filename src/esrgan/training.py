@@ -202,7 +202,10 @@ class _Session:
     def draw(self) -> None:
         """Draw the curves anew."""
         run = self.run
-        draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=self.setup.references)
+        try:
+            draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=self.setup.references)
+        except EsrganError as error:  # a viewer may hold it, which is no reason to end
+            run.note(self.progress.step, str(error))
 
     def go_back(self, trouble: str) -> None:
         """Return to the last saved state with half the learning rate, or give up."""

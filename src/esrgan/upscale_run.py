@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
@@ -74,7 +76,7 @@ class Runner:
         """
         main, full = MainThread(), threading.Event()
         runner = replace(self, upscaler=self.upscaler.through(main.run))
-        at_once = len(self.elsewhere) if self.elsewhere else _at_once(self.upscaler.device.type)
+        at_once = len(self.elsewhere) if self.elsewhere else _at_once(self.upscaler.device)
         with ThreadPoolExecutor(at_once) as pool:
             coming = [pool.submit(runner.outcome, job, on_rows, full) for job in jobs]
             try:
@@ -189,6 +191,8 @@ def reason(error: Exception, tile: int) -> str:
     return f"out of memory; use a smaller --tile (now {tile})"
 
 
-def _at_once(device: str) -> int:
+def _at_once(device: torch.device) -> int:
     """Pictures in work at a time: one that is computed, the others read or written, which outlasts a GPU's work."""
-    return 2 if device == "cpu" else max(2, min(8, os.cpu_count() or 1))
+    if device.type != "cuda":
+        return 2
+    return max(2, min(8, os.cpu_count() or 1, torch.cuda.mem_get_info(device)[0] >> 30))

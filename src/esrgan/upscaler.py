@@ -20,12 +20,12 @@ from esrgan.tiling import spans, tiled
 
 SHALLOW, OVERLAP, DEEP_OVERLAP = 8, 16, 32
 """LR pixels read around a tile, for networks of up to 8 blocks and for others: deep ones see farther."""
-TILE, LARGE_TILE = 288, 544
-"""Sides of a tile that keep 256 and 512, which divide many sides; larger ones overlap less and take more memory."""
+KEPT, MUCH_KEPT = 256, 512
+"""Sides of what is kept of a tile, which divide many sides; larger ones overlap less and take more memory."""
 VULKAN_TILE = 200
 """Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
-ROOMY = 8 << 30
-"""Free bytes from which on a CPU takes the large tile: a network of full size needs half of them for it."""
+ROOMY = {"cpu": 8 << 30, "cuda": 5 << 30}
+"""Free bytes from which on the large tile is taken: a network of full size needs half of them for it, in fp32 more."""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
@@ -85,7 +85,7 @@ class Upscaler:
         self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.device, self.dtype = self._engine.device, self._engine.dtype
-        self.tile = tile or max(_usual_tile(self.device, vulkan=device == VULKAN), 3 * self.overlap)
+        self.tile = tile or max(_usual_tile(self.device, self.overlap, vulkan=device == VULKAN), 3 * self.overlap)
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
         self._too_large: dict[torch.dtype, int] = {}  # the smallest tile that memory did not suffice for
@@ -205,11 +205,11 @@ def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
     return max(OVERLAP, min(usual, tile // 4)) if tile else usual
 
 
-def _usual_tile(device: torch.device, *, vulkan: bool) -> int:
+def _usual_tile(device: torch.device, overlap: int, *, vulkan: bool) -> int:
     if vulkan:  # whose memory is not the computer's
         return VULKAN_TILE
-    roomy = device.type == "cuda" or (device.type == "cpu" and (free_bytes() or 0) > ROOMY)
-    return LARGE_TILE if roomy else TILE
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() or 0
+    return 2 * overlap + (MUCH_KEPT if free > ROOMY.get(device.type, math.inf) else KEPT)
 
 
 def _framed(lr: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from esrgan.benchmark import Bicubic, Pair, score
 from esrgan.data import to_unit
-from esrgan.devices import arithmetic
+from esrgan.devices import arithmetic, layout
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.lpips import LPIPS
@@ -75,7 +75,7 @@ class Validation:
     def _network(self, lr: Tensor) -> Tensor:
         def run(tile: Tensor) -> Tensor:
             with arithmetic(self.device, self.dtype):
-                return self.net(tile.contiguous(memory_format=torch.channels_last)).float()  # type: ignore[no-any-return]
+                return self.net(tile.contiguous(memory_format=layout(tile.device))).float()  # type: ignore[no-any-return]
 
         return tiled(run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
 

@@ -84,7 +84,7 @@ def read_weights(path: Path) -> WeightFile:
 def _safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
             return WeightFile(_bare(tensors), file.metadata() or {}, "safetensors")
     except (SafetensorError, OSError) as error:
         raise EsrganError(f"{path} is a damaged safetensors file ({first_line(error)}); download it again") from error
