@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from esrgan.colour_guard import ALLOWED, MOST, Balance, hold_colours
+from esrgan.colour_guard import MOST, Balance, hold_colours
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import LEVEL, Upscaler
@@ -21,10 +21,10 @@ def coarse(height=40, width=56):
     return 0.2 + 0.6 * torch.rand(1, 3, height, width)
 
 
-def test_colours_that_are_hardly_off_are_left_alone_bit_for_bit():
+def test_colours_within_a_level_are_left_alone_bit_for_bit():
     lr = coarse()
     texture = 0.1 * torch.tensor([1.0, -1.0]).repeat(112)
-    sr = F.interpolate(lr, scale_factor=4) + 1.4 * LEVEL + texture
+    sr = F.interpolate(lr, scale_factor=4) + 0.9 * LEVEL + texture
     assert torch.equal(hold_colours(lr, sr, 4), sr)
 
 
@@ -34,7 +34,7 @@ def test_an_area_whose_colour_is_off_comes_back_and_the_rest_stays():
     off = sr.clone()
     off[:, 0, :, 112:] += 20 * LEVEL
     held = hold_colours(lr, off, 4)
-    assert (mean_colours(held, 4) - mean_colours(lr)).abs().max() < 2.5 * LEVEL
+    assert (mean_colours(held, 4) - mean_colours(lr)).abs().max() < 2 * LEVEL
     assert torch.equal(held[..., :60], sr[..., :60])
     assert torch.equal(held[:, 1:], sr[:, 1:])
     steps = (held - sr)[:, 0].diff(dim=-1)
@@ -50,7 +50,7 @@ def test_one_round_takes_what_pooling_says_away_as_interpolation_spreads_it(monk
     lr = 0.4 + 0.2 * torch.rand(2, 3, *size)
     sr = F.interpolate(lr, scale_factor=scale) + 0.04 * torch.rand(2, 3, size[0] * scale, size[1] * scale)
     off = F.avg_pool2d(lr - F.avg_pool2d(sr, scale), 9, stride=1, padding=4, count_include_pad=False)
-    excess = off - off.clamp(-ALLOWED, ALLOWED)
+    excess = off - off.clamp(-LEVEL, LEVEL)
     assert excess.any()
     expected = sr + F.interpolate(excess, scale_factor=scale, mode="bilinear")
     assert (hold_colours(lr, sr, scale) - expected).abs().max() < 1e-6
@@ -103,7 +103,8 @@ def test_held_colours_show_no_seams_between_tiles():
         stripes[:, 30 * i : 30 * (i + 1)] = colour
     stripes[50:] = np.random.default_rng(0).integers(0, 256, (30, 120, 3))
     small, whole = (
-        upscale(stripes, Upscaler(device="cpu", precision="fp32", tile=tile)).astype(int) for tile in (48, 256)
+        upscale(stripes, Upscaler(device="cpu", precision="fp32", tile=tile, overlap=32)).astype(int)
+        for tile in (80, 256)
     )
     assert np.abs(small - whole).max() <= 1
     assert np.abs(whole[40:160, 40:80].mean((0, 1)) - (255, 0, 0)).max() < 1.1  # flat colours are exact to a level

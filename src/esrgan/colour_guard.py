@@ -7,8 +7,6 @@ from torch import Tensor
 from esrgan.errors import EsrganError
 from esrgan.upscaler import LARGEST_SHIFT, LEVEL
 
-ALLOWED = 1.5 * LEVEL
-"""How far the colour of an area may be off: less than ``LARGEST_SHIFT``, which the whole picture may."""
 MOST, ROUNDS = 60 / 255, 10
 """Largest correction of a plain colour, and in how many rounds it is found."""
 DITHER = 6
@@ -55,12 +53,12 @@ def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
     """Bring ``sr`` back where its colour left that of ``lr``, (N, 3, h, w), over an area; elsewhere leave it alone.
 
     Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, noise by 20 and dithered greys by
-    70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than ``ALLOWED``, the excess is taken
+    70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken
     away, smoothly, so that no seam arises: at most ``MOST``, and the more above that the more the area is dither.
     A network that is off by more than that on the whole is broken, and stays so, to be refused.
     """
     excess = _excess(lr - F.avg_pool2d(sr, scale))
-    if not excess.any():  # of most photos
+    if not excess.any():
         return sr
     fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
     most = MOST + DITHER * _around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
@@ -80,7 +78,7 @@ def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
 def _excess(off: Tensor) -> Tensor:
     """By how much the colour is off around each pixel, beyond what is left alone."""
     off = _around(off)
-    return off - off.clamp(-ALLOWED, ALLOWED)
+    return off - off.clamp(-LEVEL, LEVEL)
 
 
 def _around(image: Tensor) -> Tensor:
