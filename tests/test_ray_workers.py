@@ -111,6 +111,16 @@ def test_a_worker_that_dies_fails_its_picture_alone(cluster, tmp_path):
         workers.enlarge(job, tmp_path / "part.png")
 
 
+def test_a_device_that_only_the_workers_have_may_be_asked_for(monkeypatch, model_file, tmp_path, capsys):
+    photo(8, 8).save(tmp_path / "a.png")
+    asked = Mock(side_effect=EsrganError("far away"))
+    monkeypatch.setattr("esrgan.ray_workers.Workers", asked)
+    words = ["upscale", str(tmp_path / "a.png"), "--model", str(model_file), "--out", str(tmp_path / "out")]
+    assert main([*words, "--ray", "--device", "cuda:7"]) == 1
+    assert "far away" in capsys.readouterr().err
+    assert asked.call_args.args[1]["device"] == "cuda:7"
+
+
 @pytest.mark.parametrize("words", [["-", "--out", "x.png"], ["x.png", "--out", "-"]])
 def test_standard_input_and_output_are_refused(words, capsys):
     assert main(["upscale", *words, "--ray"]) == 2

@@ -94,8 +94,9 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if ray and STDIO in (*inputs, out):
         raise UsageError("--ray takes files that all machines see, not standard input or output")
     form = find_format(format_) if format_ else None
-    network, weights = _load(model, alpha, psnr_model, size.scale, running)
-    upscaler = Upscaler(network, **({"device": "cpu"} if ray else asdict(running)))  # Ray's workers have their own
+    here = Upscaling(device="cpu") if ray else running  # Ray's workers have devices of their own
+    network, weights = _load(model, alpha, psnr_model, size.scale, here.device)
+    upscaler = Upscaler(network, **asdict(here))
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     naming = Naming(out=out, pattern=name, form=form, how=Enlargement(**asdict(size)), network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
@@ -156,7 +157,7 @@ def _refuse_shared_comparisons(todo: "Plan") -> None:
 
 
 def _load(
-    model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, running: Upscaling
+    model: str | None, alpha: float | None, psnr_model: str | None, scale: float | None, device: str
 ) -> "tuple[Network, str]":
     """The network, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
@@ -165,8 +166,7 @@ def _load(
     from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
     from esrgan.other_network import load_network  # noqa: PLC0415
 
-    device = str(torch_device(running.device))
-    path = find_model(model, scale=scale or 4, device=device)
+    path = find_model(model, scale=scale or 4, device=str(torch_device(device)))
     if alpha is None:
         return load_network(path), fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)

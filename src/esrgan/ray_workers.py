@@ -20,8 +20,6 @@ from esrgan.upscaler import Upscaler
 
 RETRIES = 1
 """How often a picture is tried again whose worker died: another one may be the one that takes too much memory."""
-
-
 SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` sends the current folder to all machines
     "RAY_USAGE_STATS_ENABLED": "0",
