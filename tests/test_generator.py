@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from esrgan.compiled import compile_to_train
 from esrgan.config import GeneratorConfig
 from esrgan.convolutions import activate, conv_enlarged, evenly_rounded, transposed_kernel
 from esrgan.errors import EsrganError
@@ -52,16 +53,34 @@ def test_residuals_are_scaled_at_both_levels():
         torch.testing.assert_close(rrdb(x), x + 0.2 * (x + 0.6))
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_the_identity_start_is_a_smooth_enlargement(scale):
+@pytest.mark.parametrize(("scale", "blocks"), [(2, 1), (3, 1), (4, 1), (8, 1), (4, 23)])
+def test_the_identity_start_is_a_smooth_enlargement(scale, blocks):
     torch.manual_seed(0)
     small = torch.rand(1, 3, 3, 3)
     lr = F.interpolate(small, size=(12, 12), mode="bicubic", align_corners=False).clamp(0, 1)
     hr = F.interpolate(lr, scale_factor=scale, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        sr = tiny(channels=32, growth=16, scale=scale)(lr)
+        sr = tiny(channels=32, growth=16, blocks=blocks, scale=scale)(lr)
     inner = slice(2 * scale, -2 * scale)
     assert (sr - hr)[..., inner, inner].abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_sums_by_source_are_those_of_the_dense_block(compiled):
+    torch.manual_seed(0)
+    block, x = ResidualDenseBlock(8, 4), torch.rand(2, 8, 9, 11)
+    run = torch.compile(block.by_source, backend="aot_eager") if compiled else block.by_source
+    results = []
+    for way in (block, run):
+        block.zero_grad()
+        out = way(x)
+        out.square().sum().backward()
+        results.append((out.detach(), [w.grad.clone() for w in block.parameters()]))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_blocks_are_compiled_for_training_on_cuda_alone():
+    assert not compile_to_train(Generator(GeneratorConfig(blocks=1, channels=4, growth=2)))
 
 
 def test_the_papers_start_is_small_and_without_bias():

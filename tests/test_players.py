@@ -19,7 +19,8 @@ def player(net=None, **options):
 def learn(p, number=1, *, finite=FINE, factor=1.0):
     (factor * p(torch.ones(1, 3, 8, 8)).square().mean()).backward()
     norm = p.average_gradient()
-    p.step(number, finite)
+    p.set_rate(number)
+    p.step(finite)
     return norm
 
 
@@ -75,7 +76,8 @@ def test_a_step_that_is_not_finite_changes_nothing(algorithm):
     p(torch.full((1, 3, 8, 8), float("nan"))).sum().backward()
     steps.append(p.average_gradient())
     assert not steps[-1].isfinite()
-    p.step(2, BAD)
+    p.set_rate(2)
+    p.step(BAD)
     average.update(2, BAD)
     assert all(map(torch.equal, before, weights(p)))
     torch.testing.assert_close(p.state_dict(), state, rtol=0, atol=0)

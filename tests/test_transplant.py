@@ -42,6 +42,15 @@ def test_a_wider_network_begins_as_the_same_function_and_all_of_it_learns(tmp_pa
         assert (weight.grad != 0).float().mean() > 0.9, name
 
 
+@pytest.mark.parametrize("change", [{}, {"plus": True}], ids=str)
+def test_a_deeper_network_begins_nearly_as_the_same_function(tmp_path, change):
+    given = Generator(replace(SMALL, **change), start="paper")
+    deeper = begun(tmp_path, given, replace(WIDER, blocks=23, **change))
+    x = torch.rand(2, 3, 12, 14)
+    difference = deeper(x) - given(x)
+    assert difference.std() < 0.05 * given(x).std()  # as it was before blocks were calmed: above 2
+
+
 @pytest.mark.parametrize("change", [{"growth": 2}, {"channels": 3}, {"plus": True}], ids=str)
 def test_a_network_with_no_room_for_it_is_refused(tmp_path, change):
     with pytest.raises(EsrganError, match=r"\(channels 4, growth 3\) does not fit into this run's network"):

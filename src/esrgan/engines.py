@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from esrgan.compiled import compile_blocks
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, layout, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.generator import Generator
@@ -24,8 +25,6 @@ SMALL_TILE = 128 * 128
 """LR pixels."""
 FEW = 8
 """Pictures: as many small ones are done while OpenVINO is loaded."""
-GRAPHS = 64
-"""That torch may compile, two for each network and arithmetic."""
 Network = Generator | OtherNetwork
 _SWITCH = threading.Lock()
 
@@ -86,8 +85,9 @@ def _all_bits(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def _compiled(network: Network) -> Callable[[Tensor], Tensor]:
-    config = torch._dynamo.config
-    config.recompile_limit = max(GRAPHS, config.recompile_limit)  # of all networks together; beyond it runs eager
+    if isinstance(network, Generator):
+        compile_blocks(network, dynamic=True)
+        return network
     run: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=True)
     return run
 

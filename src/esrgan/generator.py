@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esrgan.config import GeneratorConfig, Start
-from esrgan.convolutions import conv, conv_activated, conv_enlarged
+from esrgan.convolutions import activate, conv, conv_activated, conv_enlarged
 from esrgan.errors import EsrganError
 
 RESIDUAL_SCALE = 0.2  # beta in the paper
@@ -29,10 +29,31 @@ class ResidualDenseBlock(nn.Module):
         self.conv5 = conv(channels + 4 * growth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() and x.is_cuda and self.conv1.padding_mode == "zeros":
+            return self.by_source(x)
         features = x
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             features = torch.cat((features, conv_activated(layer, features)), dim=1)
         return x + RESIDUAL_SCALE * cast(Tensor, self.conv5(features))
+
+    def by_source(self, x: Tensor) -> Tensor:
+        """The same sums in another order: every feature map is read once, by all the layers after it together.
+
+        Nothing is concatenated and the convolutions are wide. On a GPU, once the additions are compiled into one, this
+        is 1.18 times as fast as the form above, and a training keeps half as much memory (``docs/LOG.md``).
+        """
+        layers = (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)
+        sums: list[Tensor] = []
+        source, start = x, 0
+        for i, layer in enumerate(layers):
+            stop = start + source.shape[1]
+            weight = torch.cat([reader.weight[:, start:stop] for reader in layers[i:]])
+            bias = torch.cat([cast(Tensor, reader.bias) for reader in layers]) if i == 0 else None
+            parts = torch.split(F.conv2d(source, weight, bias, padding=1), [len(r.weight) for r in layers[i:]], dim=1)
+            sums = [a + b for a, b in zip(sums[1:], parts, strict=True)] if sums else list(parts)
+            if layer is not self.conv5:
+                source, start = activate(sums[0]), stop
+        return x + RESIDUAL_SCALE * sums[0]
 
 
 class ResidualDenseBlockPlus(ResidualDenseBlock):
@@ -137,6 +158,20 @@ class Generator(nn.Module):
 
 
 @torch.no_grad()
+def calm(block: RRDB) -> float:
+    """Let a block that begins as small noise pass on nearly what it gets; gives the factor by which it enlarges that.
+
+    Without it each block's features are 1 + ``RESIDUAL_SCALE`` times as large as the one before: the dense blocks pass
+    their input on, and 0.2 of it is added. Over 23 blocks that is 66 times. Here each dense block takes half of its
+    input away by the centre taps of its last convolution, so that an eighth of it is left after three.
+    """
+    for dense in (block.rdb1, block.rdb2, block.rdb3):
+        centre = dense.conv5.weight[:, : len(dense.conv5.weight), 1, 1]  # those that read the block's own input
+        centre.diagonal().sub_(0.5 / RESIDUAL_SCALE)
+    return 1 + RESIDUAL_SCALE * 0.5**3
+
+
+@torch.no_grad()
 def initialise(generator: Generator, start: Start = "identity") -> None:
     """Set the weights a training starts from.
 
@@ -181,4 +216,6 @@ def _carry_rgb(generator: Generator) -> None:
         for channel in range(3):
             layer.weight[channel, channel * inputs : (channel + 1) * inputs] = kernel / inputs
     generator.conv_body.weight.mul_(INIT_SCALE)
+    for block in generator.body:
+        generator.conv_body.weight.div_(calm(cast(RRDB, block)))
     generator.conv_body.bias.zero_()  # type: ignore[union-attr]

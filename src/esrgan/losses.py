@@ -134,6 +134,10 @@ def shifted(sr: Tensor, hr: Tensor, *, period: int) -> tuple[Tensor, Tensor]:
     Networks with strides, such as VGG and the discriminator, give gradients that repeat with their own grid; shifting
     what they see at random keeps the generator from locking its texture to it.
     """
+    height, width = (side - period for side in hr.shape[-2:])
+    if hr.is_cuda:  # where nobody waits to learn where it is
+        top, left = torch.randint(0, period, (2, 1), device=hr.device)
+        rows, columns = (start + torch.arange(n, device=hr.device) for start, n in ((top, height), (left, width)))
+        return sr.index_select(2, rows).index_select(3, columns), hr.index_select(2, rows).index_select(3, columns)
     top, left = (int(i) for i in torch.randint(0, period, (2,)))
-    bottom, right = (side - period for side in hr.shape[-2:])
-    return tuple(x[..., top : top + bottom, left : left + right] for x in (sr, hr))  # type: ignore[return-value]
+    return tuple(x[..., top : top + height, left : left + width] for x in (sr, hr))  # type: ignore[return-value]

@@ -173,9 +173,10 @@ def _decode_all(
         lr = make_lr(torch.from_numpy(hr).permute(2, 0, 1).float() / 255, scale) * 255
         return lr.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy(), hr
 
-    with ThreadPoolExecutor(2) as pool:  # two at a time, so that few decoded pictures wait in memory
-        for start in range(0, len(paths), 8):
-            for path, result in zip(paths[start:], pool.map(decode, paths[start : start + 8]), strict=False):
+    workers = min(os.cpu_count() or 2, 8)  # few, as decoded pictures wait in memory
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 4 * workers):
+            for path, result in zip(paths[start:], pool.map(decode, paths[start : start + 4 * workers]), strict=False):
                 if isinstance(result, str):
                     skipped.append(result)
                     continue

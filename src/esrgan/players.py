@@ -49,6 +49,8 @@ class Player:
         self.parameters = list(net.parameters())
         self.device = self.parameters[0].device
         net.to(memory_format=layout(self.device))
+        cuda = self.device.type == "cuda"
+        self._rate = torch.zeros((), device=self.device) if cuda else None  # where a recorded step reads it
         self.optimizers = _optimizers(net, config)
         self.gradient, self._views = _flat_gradient(self.parameters)
         self._clear()
@@ -70,15 +72,22 @@ class Player:
             self.gradient *= (self.config.clip / (norm + 1e-6)).clamp(max=1)
         return norm
 
+    def set_rate(self, number: int) -> None:
+        """Let the coming ``step`` move the weights by the learning rate of step ``number``."""
+        rate = self.rate(number)
+        if self._rate is not None:
+            self._rate.fill_(rate)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate if self._rate is None else self._rate
+
     @torch.no_grad()
-    def step(self, number: int, finite: Tensor) -> None:
-        """Move the weights as step ``number`` says and clear the gradient; where not ``finite``, change nothing.
+    def step(self, finite: Tensor) -> None:
+        """Move the weights and clear the gradient; where not ``finite``, change nothing.
 
         ``finite`` stays on the device: nobody waits to learn what it is.
         """
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate(number)
             if _fuses(self.device.type):
                 optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
                 optimizer.step()
@@ -113,8 +122,7 @@ class Player:
         """Become the player that gave ``state``."""
         self.net.load_state_dict(state["net"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            groups = [group | ({"fused": _fuses(self.device.type)} if "fused" in group else {}) for group in
-                      saved["param_groups"]]  # fmt: skip
+            groups = optimizer.state_dict()["param_groups"]  # the saved ones may be another device's
             optimizer.load_state_dict(saved | {"param_groups": groups})
         self._clear()
         self._buffers = [buffer.clone() for buffer in self.net.buffers()]
@@ -160,5 +168,8 @@ def _optimizers(net: nn.Module, config: OptimConfig) -> list[torch.optim.Optimiz
         matrices = [p for name, p in net.named_parameters() if name.startswith("body.") and p.ndim == 4]
     chosen = {id(p) for p in matrices}
     rest = [p for p in net.parameters() if id(p) not in chosen]
-    adam = torch.optim.Adam(rest, lr=config.learning_rate, betas=config.betas, fused=_fuses(rest[0].device.type))
+    kind = rest[0].device.type
+    adam = torch.optim.Adam(
+        rest, lr=config.learning_rate, betas=config.betas, fused=_fuses(kind), capturable=kind == "cuda"
+    )
     return [adam, Muon(matrices, lr=config.learning_rate)] if matrices else [adam]

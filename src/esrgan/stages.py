@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from esrgan import __version__, distributed
+from esrgan.compiled import compile_to_train
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.config_file import MACHINE, plain
 from esrgan.device_patches import patches_for
@@ -95,6 +96,8 @@ def build_team(config: Config) -> Team:
     torch.manual_seed(config.seed)
     device, dtype = _device(config), DTYPES[config.precision]
     net = (_first_generator(config) if isinstance(config, PretrainConfig) else load_model(config.init)).to(device)
+    if config.ema:  # else this network is validated too, on pictures of many sizes
+        compile_to_train(net)
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
     generator = player(net)
     average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None

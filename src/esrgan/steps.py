@@ -1,12 +1,14 @@
 """Optimizer steps of both stages: forward, backward and update, with gradient accumulation."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from esrgan import distributed
+from esrgan.cuda_graph import Recorded
 from esrgan.objectives import Objective
 from esrgan.players import Player
 
@@ -32,20 +34,35 @@ def train_steps(
 
     Gradients are averaged over the parts, so that 2 x 8 is 1 x 16 up to rounding where no term depends on the batch as
     a whole (in GAN training the relativistic mean, ``normalise``, batch norm and the shift of ``grid`` do), and over
-    processes.
+    processes. One process on a CUDA device records the third step and replays it from then on; batches must be of one
+    size there.
     """
     players = list(players)
+    names: list[str] = []
+    work = partial(_work, objective, players, accumulate, names)
+    run = Recorded(work) if players[0].device.type == "cuda" and distributed.size() == 1 else work
     for number, lr, hr in batches:
         torch.manual_seed(number)  # what is random within a step depends on the step alone, on every process alike
-        sums: dict[str, Tensor] = {}
-        for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
-            for turn in objective(*part):
-                torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
-                for name, loss in turn.losses.items():
-                    sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
-        losses = distributed.average_(torch.stack(list(sums.values())))
-        norms = [player.average_gradient() for player in players]
-        finite = torch.stack([losses.sum(), *norms]).isfinite().all()
         for player in players:
-            player.step(number, finite)
-        yield Step(number, dict(zip(sums, losses, strict=True)), finite)
+            player.set_rate(number)
+        losses, finite = run(lr, hr)
+        yield Step(number, dict(zip(names, losses, strict=True)), finite)
+
+
+def _work(
+    objective: Objective, players: list[Player], accumulate: int, names: list[str], lr: Tensor, hr: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All that a step does on the device: the losses, whose ``names`` are left in that list, and if all was finite."""
+    sums: dict[str, Tensor] = {}
+    for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
+        for turn in objective(*part):
+            torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
+            for name, loss in turn.losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
+    names[:] = sums
+    losses = distributed.average_(torch.stack(list(sums.values())))
+    norms = [player.average_gradient() for player in players]
+    finite = torch.stack([losses.sum(), *norms]).isfinite().all()
+    for player in players:
+        player.step(finite)
+    return losses, finite

@@ -1,19 +1,21 @@
 """The weights of one generator as the start of another, which may be wider or deeper or of another scale.
 
-A wider network begins as the same function: the channels that it has more of are read by nothing that was there before
-(zeros, which training fills), so that a long training of a small network is not lost to a larger one. Source of the
-idea: Chen et al., Net2Net (arXiv 1511.05641); zeros instead of their split channels need no symmetry broken.
+A larger network begins as nearly the same function: the channels that it has more of are read by nothing that was there
+before (zeros, which training fills), and the blocks that it has more of pass on what they get, so that a long training
+of a small network is not lost to a larger one. Source of the idea: Chen et al., Net2Net (arXiv 1511.05641); zeros
+instead of their split channels need no symmetry broken.
 """
 
 import re
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import Generator
+from esrgan.generator import RRDB, Generator, calm
 from esrgan.model_file import load_model
 
 DENSE_LAYER = re.compile(r"rdb\d\.conv([2-5])\.weight$")
@@ -49,6 +51,13 @@ def transplant(path: Path, generator: Generator) -> None:
         else:
             rows.zero_()
             rows[:, _inputs(name, weight.shape[1], *shapes)] = weight
+    _pass_on(generator, len(given.body))
+
+
+def _pass_on(generator: Generator, blocks: int) -> None:
+    """Let the blocks after the first ``blocks`` change little, and what reads them see features as large as before."""
+    for block in generator.body[blocks:]:
+        generator.conv_body.weight.div_(calm(cast(RRDB, block)))
 
 
 def _shape(config: GeneratorConfig) -> str:
