@@ -3,10 +3,14 @@
     uv run python -m benchmarks.gpu --side 512 1024 --batch 64
     uv run python -m benchmarks.gpu --network lite --side 48 --batch 2 --device cpu --half bf16    # a trial without one
 
-TFLOP are those of the network as it is written, one multiply-add being two; a training step has three times as many.
+TFLOP are those of the network as it is written, one multiply-add being two; a training step has three times as many. A
+way is run several times between two looks at the clock. A peer that runs out of memory is left out and named.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,13 +18,18 @@ from typing import Annotated, Literal
 import torch
 from cyclopts import App, Parameter
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Timing, save, show, take_turns
 from benchmarks.inference import NETWORKS, steady
+from benchmarks.training import MANY
+from esrgan.compiled import compile_to_train
 from esrgan.config import GeneratorConfig, PretrainOptim
+from esrgan.cuda_graph import WARM_UP, cudnn_tuned
 from esrgan.devices import DTYPES, pick_precision
 from esrgan.generator import Generator
+from esrgan.memory import is_out_of_memory
 from esrgan.objectives import psnr_objective
 from esrgan.parity import made_picture
 from esrgan.players import Player
@@ -28,7 +37,9 @@ from esrgan.steps import train_steps
 from esrgan.upscaler import Upscaler
 
 PATCH = 32  # LR pixels
+SECONDS = 0.5  # that a way is run between two looks at the clock
 Half = Literal["fp16", "bf16"]
+Way = Callable[[], object]
 
 app = App(help=__doc__)
 
@@ -41,6 +52,7 @@ def main(
     batch: int = 64,
     device: str = "cuda",
     half: Half = "fp16",
+    compiled: bool = True,
     rounds: int = 5,
     json: Path | None = None,
 ) -> None:
@@ -48,89 +60,144 @@ def main(
 
     Args:
         network: Enlarges linearly, which takes as long as anything else.
-        side: Sides of the LR picture.
+        side: Sides of the LR picture; none = no enlarging.
         batch: Patches of 32 LR pixels a side in a step; 0 = no training.
         device: cuda, cuda:1, mps; cpu is for a trial.
         half: Arithmetic of inference.
+        compiled: Measure ``torch.compile`` too, which takes minutes.
         rounds: How often each way is timed.
         json: File for the figures.
     """
     torch.manual_seed(0)
     generator = steady(Generator(NETWORKS[network]).eval())
-    place, results = torch.device(device), {}
+    place = torch.device(device)
+    results: dict[str, list[Timing]] = {}
     for pixels in side:
         torch.compiler.reset()  # else what comes is compiled for any size, or not at all
         picture = made_picture(pixels, pixels).to(place)
-        ways = {name: partial(_done, place, run, picture) for name, run in _networks(generator, place, half).items()}
-        flop = _flop(generator, picture.shape)
+        ways = {name: partial(run, picture) for name, run in _networks(generator, place, half, compiled).items()}
         title = f"{network}, {pixels} x {pixels}, {device}"
-        timings = [_told(t, flop, picture[0, 0].numel() * generator.scale**2) for t in take_turns(ways, rounds=rounds)]
-        show(title, timings)
-        results[title] = timings
-    if batch:
-        flop = 3 * _flop(generator, torch.Size((batch, 3, PATCH, PATCH)))
-        dtype = pick_precision("auto", place, training=True)
-        steps = {"plain loop, fp32 NCHW": _plain_step(NETWORKS[network], batch, place),
-                 f"esrgan ({dtype})": _our_step(NETWORKS[network], batch, place, dtype)}  # fmt: skip
-        ways = {name: partial(_done, place, step) for name, step in steps.items()}
-        title = f"{network}, a step of {batch} patches of {PATCH} x {PATCH}, {device}"
-        results[title] = [_told(timing, flop) for timing in take_turns(ways, rounds=rounds)]
+        flop = _flop(generator, picture.shape)
+        results[title] = _measured(ways, place, rounds, flop, picture[0, 0].numel() * generator.scale**2)
         show(title, results[title])
+        save(results, json)
+    if batch:
+        dtype = pick_precision("auto", place, training=True)
+        steps = {
+            "plain loop, fp32 NCHW": _plain_step(NETWORKS[network], batch, place),
+            f"plain loop, {_name(dtype)} autocast, NCHW": _plain_step(NETWORKS[network], batch, place, dtype),
+            f"esrgan {_name(dtype)}": _our_step(NETWORKS[network], batch, place, dtype),
+        }
+        title = f"{network}, a step of {batch} patches of {PATCH} x {PATCH}, {device}"
+        flop = 3 * _flop(generator, torch.Size((batch, 3, PATCH, PATCH)))
+        results[title] = _measured(steps, place, rounds, flop)
+        show(title, results[title])
+        if place.type == "cuda":
+            print(f"the GPU is idle for {_idle(list(steps.values())[-1]):.1%} of the time of esrgan's steps")
     save(results, json)
 
 
-def _networks(generator: Generator, place: torch.device, name: Half) -> dict[str, Callable[[Tensor], object]]:
+def _measured(ways: Mapping[str, Way], place: torch.device, rounds: int, flop: float, pixels: int = 0) -> list[Timing]:
+    """Timings of one run each, of those ways that there is memory for."""
+    repeats: dict[str, int] = {}
+    for name, way in ways.items():
+        try:
+            for _ in range(WARM_UP + 2):  # what comes first is compiled, tuned or recorded
+                _done(place, way, 1)
+            start = time.perf_counter()
+            _done(place, way, 1)
+            repeats[name] = max(1, round(SECONDS / (time.perf_counter() - start)))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"left out: {name}, out of memory")
+    timings = take_turns(
+        {name: partial(_done, place, ways[name], count) for name, count in repeats.items()}, rounds=rounds
+    )
+    first = next(iter(repeats.values()))
+    each = [replace(t, seconds=t.seconds / repeats[t.name], ratio=t.ratio * repeats[t.name] / first) for t in timings]
+    return [replace(timing, note=_told(timing.seconds, flop, pixels)) for timing in each]
+
+
+def _networks(
+    generator: Generator, place: torch.device, name: Half, compiled: bool
+) -> dict[str, Callable[[Tensor], object]]:
     half = DTYPES[name]
 
-    def plain(layout: torch.memory_format, *, compiled: bool = False) -> Callable[[Tensor], object]:
+    def plain(
+        layout: torch.memory_format, *, compiled: bool = False, tuned: bool = False
+    ) -> Callable[[Tensor], object]:
         network: nn.Module = Generator(generator.config, start="paper").eval()
         network.load_state_dict(generator.state_dict())
         network = network.to(place, half).to(memory_format=layout)
         run = torch.compile(network) if compiled else network
-        return torch.no_grad()(lambda picture: run(picture.to(half, memory_format=layout)))
 
-    return {
+        @torch.inference_mode()
+        def enlarge(picture: Tensor) -> object:
+            with cudnn_tuned() if tuned else nullcontext():
+                return run(picture.to(half, memory_format=layout))
+
+        return enlarge
+
+    ways: dict[str, Callable[[Tensor], object]] = {
         f"torch eager {name} NCHW": plain(torch.contiguous_format),
         f"torch eager {name} channels_last": plain(torch.channels_last),
-        f"torch.compile {name} channels_last": plain(torch.channels_last, compiled=True),
+        f"torch eager {name} channels_last, cudnn.benchmark": plain(torch.channels_last, tuned=True),
         f"esrgan {name}": Upscaler(generator, device=str(place), precision=name),
-        f"esrgan {name} --compile": Upscaler(generator, device=str(place), precision=name, compiled=True),
     }
+    if compiled:
+        ways[f"torch.compile {name} channels_last"] = plain(torch.channels_last, compiled=True)
+        ways[f"esrgan {name} --compile"] = Upscaler(generator, device=str(place), precision=name, compiled=True)
+    return ways
 
 
-def _plain_step(config: GeneratorConfig, batch: int, place: torch.device) -> Callable[[], object]:
+def _plain_step(config: GeneratorConfig, batch: int, place: torch.device, dtype: torch.dtype = torch.float32) -> Way:
     network = Generator(config).train().to(place)
     optimizer = torch.optim.Adam(network.parameters())
     lr, hr = _patches(network, batch, place)
 
     def step() -> None:
         optimizer.zero_grad()
-        (network(lr) - hr).abs().mean().backward()
+        with torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
+            sr = network(lr)
+        (sr.float() - hr).abs().mean().backward()
         optimizer.step()
 
     return step
 
 
-def _our_step(config: GeneratorConfig, batch: int, place: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+def _our_step(config: GeneratorConfig, batch: int, place: torch.device, dtype: torch.dtype) -> Way:
     network = Generator(config).to(place)
-    player = Player(network, PretrainOptim(), steps=1_000_000, dtype=dtype)
+    compile_to_train(network)
+    player = Player(network, PretrainOptim(), steps=MANY, dtype=dtype)
     lr, hr = (image.contiguous(memory_format=torch.channels_last) for image in _patches(network, batch, place))
-    steps = train_steps(psnr_objective(player), [player], ((number, lr, hr) for number in range(1, 1_000_000)))
+    steps = train_steps(psnr_objective(player), [player], ((number, lr, hr) for number in range(1, MANY)))
     return partial(next, steps)
 
 
 def _patches(network: Generator, batch: int, place: torch.device) -> tuple[Tensor, Tensor]:
-    sides = PATCH, PATCH * network.scale
-    return torch.rand(batch, 3, sides[0], sides[0], device=place), torch.rand(
-        batch, 3, sides[1], sides[1], device=place
-    )
+    small, large = (torch.rand(batch, 3, side, side, device=place) for side in (PATCH, PATCH * network.scale))
+    return small, large
 
 
-def _done(place: torch.device, run: Callable[..., object], *arguments: Tensor) -> None:
-    """Run, and wait for the device."""
-    run(*arguments)
+def _done(place: torch.device, run: Way, times: int) -> None:
+    """Run so many times, and wait for the device."""
+    for _ in range(times):
+        run()
     if place.type != "cpu":
         torch.accelerator.synchronize(place)
+
+
+def _idle(step: Way, count: int = 10) -> float:
+    """Share of the time of a row of steps in which no kernel runs: by the clock, and by the profiler's kernels."""
+    place = torch.device("cuda")
+    start = time.perf_counter()
+    _done(place, step, count)
+    wall = time.perf_counter() - start
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        _done(place, step, count)
+    busy = sum(float(event.self_device_time_total) for event in profiler.key_averages()) / 1e6
+    return max(0.0, 1 - busy / wall)
 
 
 def _flop(generator: Generator, shape: torch.Size) -> float:
@@ -140,10 +207,13 @@ def _flop(generator: Generator, shape: torch.Size) -> float:
     return float(counter.get_total_flops())
 
 
-def _told(timing: Timing, flop: float, pixels: int = 0) -> Timing:
-    speed = f"{flop / timing.seconds / 1e12:.2f} TFLOP/s"
-    note = f"{pixels / timing.seconds / 1e6:.2f} MP/s out, {speed}" if pixels else speed
-    return Timing(timing.name, timing.seconds, timing.ratio, note)
+def _told(seconds: float, flop: float, pixels: int) -> str:
+    speed = f"{flop / seconds / 1e12:.2f} TFLOP/s"
+    return f"{pixels / seconds / 1e6:.2f} MP/s out, {speed}" if pixels else speed
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {value: key for key, value in DTYPES.items()}[dtype]
 
 
 if __name__ == "__main__":
