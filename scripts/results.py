@@ -14,7 +14,7 @@ from esrgan.benchmark import Bicubic, Model, evaluate
 from esrgan.errors import EsrganError
 from esrgan.files import replacing, write_text
 from esrgan.interpolate import interpolate
-from esrgan.library import SHIPPED, Entry, entries
+from esrgan.library import Entry, entries
 from esrgan.lpips import LPIPS
 from esrgan.model_file import load_model
 from esrgan.pairs import find_pairs
@@ -22,6 +22,7 @@ from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+MORE = ROOT / "models"
 Sets = dict[str, Path]
 """Name of a benchmark set -> its folder."""
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -48,7 +49,7 @@ app = App(help=__doc__)
 def results(
     *, data: Annotated[list[Path], Parameter(consume_multiple=True)], lpips: Path | None = None, alphas: bool = True
 ) -> None:
-    """Score every shipped model on DATA.
+    """Score every shipped model, and those in models/, on DATA.
 
     Args:
         data: Benchmark folders.
@@ -57,6 +58,7 @@ def results(
     """
     network = LPIPS(lpips)
     shipped = [entry for entry in entries() if entry.shipped]
+    shipped += [Entry(path.stem, path, shipped=False) for path in sorted(MORE.glob("*.safetensors"))]
     scales = sorted({entry.header().config.scale for entry in shipped}, key=lambda scale: (scale != 4, scale))
     measured = {scale: _measure(shipped, scale, _having(data, scale), network) for scale in scales}
     tables = {scale: _table(rows, QUOTED if scale == 4 else ()) for scale, rows in measured.items()}
@@ -71,8 +73,13 @@ def results(
 
 def _blends(shipped: list[Entry], data: list[Path], lpips: LPIPS) -> None:
     """The table and the picture of every pair of a PSNR and a GAN model, alpha from 0 to 1."""
-    pairs = {gan.name: SHIPPED / gan.path.name.replace("gan", "psnr") for gan in shipped if "gan" in gan.name}
-    curves = {name: _curve(psnr, psnr.with_stem(name), data, lpips) for name, psnr in pairs.items() if psnr.is_file()}
+    paths = {entry.name: entry.path for entry in shipped}
+    pairs = {
+        gan: (psnr, path)
+        for gan, path in paths.items()
+        if "gan" in gan and (psnr := paths.get(gan.replace("gan", "psnr")))
+    }
+    curves = {name: _curve(*pair, data, lpips) for name, pair in pairs.items()}
     _fill(PAGE, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
     _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
 
@@ -140,9 +147,10 @@ def _defects(rows: list[Measured]) -> str:
 
 
 def _curve(psnr: Path, gan: Path, data: list[Path], lpips: LPIPS) -> list[dict[str, Any]]:
-    """Scores of the blends of a pair of models, alpha from 0 to 1; at scales other than 4 on the first set only."""
+    """Scores of the blends of a pair of models, alpha from 0 to 1; of `lite` at x4 on all sets, else on the first."""
     models = load_model(psnr), load_model(gan)
-    sets = _having(data if models[0].config.scale == 4 else data[:1], models[0].config.scale)
+    scale = models[0].config.scale
+    sets = _having(data if scale == 4 and "lite" in gan.name else data[:1], scale)
     blends = ((alpha, interpolate(*models, alpha)) for alpha in ALPHAS)
     return [{"alpha": a, "sets": _score(Upscaler(model), sets, gan.stem, lpips)["datasets"]} for a, model in blends]
 

@@ -33,7 +33,7 @@ app = App(help=__doc__)
 
 
 @app.default
-def ship(
+def ship(  # noqa: PLR0913 - each is an option
     model: Path,
     *,
     name: str,
@@ -42,6 +42,7 @@ def ship(
     manifest: Path,
     lpips: Path | None = None,
     notes: str = "",
+    folder: Path = SHIPPED,
 ) -> None:
     """Score MODEL and put it into the package as NAME.
 
@@ -53,10 +54,11 @@ def ship(
         manifest: Table (TSV) of the training pictures: file, origin, licence, ..., split.
         lpips: LPIPS-Alex weights.
         notes: Anything to add, such as the machine and the hours.
+        folder: Where it goes; models/ for those that the package has no room for.
     """
     about = read_header(model).provenance
     generator = _rounded(load_model(model))
-    out = SHIPPED / f"{name}.safetensors"
+    out = folder / f"{name}.safetensors"
     about |= {"name": name, "licence": "MIT", "commit": _commit(), "data": about["data"] | _licences(manifest)}
     pictures = find_images(images)
     about["centred"] = {"pictures": min(CENTRED_ON, len(pictures)), "levels": _centre(generator, pictures)}
@@ -69,7 +71,7 @@ def ship(
         "datasets": [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report["datasets"]],
     }
     save_model(generator, out, provenance=about, half=True)
-    path = SHIPPED / "curves" / f"{name}.jsonl"
+    path = folder / "curves" / f"{name}.jsonl"
     goes_on = about["stage"] == "gan" and about["init"].get("name") == name  # other trainings are held against it all
     curve = _curve(model.parent / "log.jsonl", _rows(path) if goes_on else [])
     write_text(path, "".join(json.dumps(row) + "\n" for row in curve))

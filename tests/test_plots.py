@@ -1,5 +1,11 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 
+from esrgan.config import GeneratorConfig
+from esrgan.generator import Generator
+from esrgan.model_file import read_header, save_model
 from esrgan.plots import draw_curves
 from esrgan.track import CURVES, balance, gains, load_references, trend, verdict
 
@@ -8,6 +14,7 @@ def validations(*values, score="psnr_y", start=100):
     return [{"step": start * (i + 1), "validation": {score: value}} for i, value in enumerate(values)]
 
 
+LITE = GeneratorConfig(blocks=6, channels=32, growth=16)
 BICUBIC = [{"step": 0, "bicubic": {"psnr_y": 24.0, "lpips": 0.4}}]
 
 
@@ -52,11 +59,11 @@ def test_a_gan_run_is_held_against_shipped_ones_by_its_share_of_bicubics_lpips()
 
 
 def test_reference_curves_are_read_and_a_missing_folder_is_fine(tmp_path):
-    assert load_references("psnr", 4, begun=False, folder=tmp_path / "none") == {}
+    assert load_references("psnr", LITE, begun=False, folder=tmp_path / "none") == {}
     rows = '{"step": 0, "psnr_y": 24.0, "bicubic": true}\n{"step": 10, "psnr_y": 25.0, "lpips": 0.3}\n'
     for name in ("lite_x4_psnr", "lite_x4_gan", "lite_x2_psnr"):
         (tmp_path / f"{name}.jsonl").write_text(rows)
-    found = load_references("psnr", 4, begun=False, folder=tmp_path)
+    found = load_references("psnr", LITE, begun=False, folder=tmp_path)
     assert list(found) == ["lite_x4_psnr"]
     assert gains(found["lite_x4_psnr"]) == [(10, 1.0)]
 
@@ -64,16 +71,27 @@ def test_reference_curves_are_read_and_a_missing_folder_is_fine(tmp_path):
 @pytest.mark.parametrize("stage", ["psnr", "gan"])
 def test_the_shipped_runs_have_curves_that_rise_above_bicubic(stage):
     for path in CURVES.parent.glob(f"*_{stage}.safetensors"):
-        name, scale = path.stem, int(path.stem.split("_")[1].removeprefix("x"))
-        curve = load_references(stage, scale, begun=True)[name]
+        curve = load_references(stage, read_header(path).config, begun=True)[path.stem]
         score = {"psnr": "psnr_y", "gan": "lpips"}[stage]
         last = gains(curve, score)[-1][1]
         assert last > 0.5 if stage == "psnr" else last < 0.8
 
 
+def test_a_run_is_held_against_networks_no_larger_than_its_own(tmp_path):
+    (tmp_path / "curves").mkdir()
+    for name, blocks in (("full_x4_psnr", 23), ("lite_x4_psnr", 6)):
+        save_model(Generator(replace(LITE, blocks=blocks, channels=4, growth=2)), tmp_path / f"{name}.safetensors",
+                   provenance={"init": {}})  # fmt: skip
+        (tmp_path / "curves" / f"{name}.jsonl").write_text('{"step": 1, "psnr_y": 25.0}\n')
+    found = partial(load_references, "psnr", begun=True, folder=tmp_path / "curves")
+    assert list(found(LITE)) == ["lite_x4_psnr"]
+    assert list(found(GeneratorConfig())) == ["full_x4_psnr", "lite_x4_psnr"]
+    assert not found(replace(LITE, scale=2))
+
+
 def test_a_run_from_scratch_is_held_against_one_from_scratch():
-    assert list(load_references("psnr", 4, begun=False)) == ["lite_x4_psnr_from_scratch"]
-    first, *_, last = gains(load_references("psnr", 4, begun=False)["lite_x4_psnr_from_scratch"])
+    assert list(load_references("psnr", LITE, begun=False)) == ["lite_x4_psnr_from_scratch"]
+    first, *_, last = gains(load_references("psnr", LITE, begun=False)["lite_x4_psnr_from_scratch"])
     assert (first[0], last[0]) == (500, 6800)
     assert first[1] < 0.7 < last[1]
 

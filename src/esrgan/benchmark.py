@@ -15,6 +15,7 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
+from esrgan.jpeg import check_quality, compressed_tensor
 from esrgan.lpips import LPIPS
 from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.pairs import HR_FOLDERS, Pair, PairFiles, find_pairs, read_pair
@@ -157,6 +158,7 @@ def evaluate(
     *,
     name: str | None = None,
     lpips: LPIPS | None = None,
+    jpeg: int | None = None,
     track: Track = lambda files, _: files,
 ) -> Report:
     """Score ``model`` on every picture of ``datasets``; a picture that cannot be measured is named in its row.
@@ -166,22 +168,30 @@ def evaluate(
         datasets: Folders as ``find_pairs`` takes them.
         name: What the report calls the model.
         lpips: The network, where LPIPS is wanted.
+        jpeg: Quality, 1 to 100, of the JPEG files that LR pictures go through first; none = as they are.
         track: Passes on the files of a dataset, given its name; a progress bar, for instance.
 
     Raises:
         EsrganError: A dataset that is not there or has no pictures.
     """
+    if jpeg is not None:
+        check_quality(jpeg)
     if expect := getattr(model, "expect", None):
         expect(sys.maxsize)  # so that one engine computes all
     found = [(_name(Path(folder).resolve()), find_pairs(Path(folder), model.scale)) for folder in datasets]
     scored = [
-        Dataset(name=dataset, rows=list(_rows(model, track(files, dataset), lpips)), given_lr=any(f.lr for f in files))
+        Dataset(
+            name=dataset,
+            rows=list(_rows(model, track(files, dataset), lpips, jpeg)),
+            given_lr=any(f.lr for f in files),
+        )
         for dataset, files in found
     ]
     without = "" if lpips else "; LPIPS left out: its weights were not given"
     computed = f"; computed: {about}" if (about := getattr(model, "about", "")) else ""  # engine, arithmetic, tiles
     made = ", ".join(dict.fromkeys(dataset.name for dataset in scored if not dataset.given_lr))
     made = f"; LR of {made} made from HR by bicubic" if made else ""
+    made += f"; LR from JPEG files of quality {jpeg} (4:2:0)" if jpeg else ""
     return Report(
         model=name or type(model).__name__,
         protocol=f"x{model.scale}; {PROTOCOL}{made}{without}{computed}",
@@ -197,13 +207,14 @@ def _name(folder: Path) -> str:
 
 
 @torch.inference_mode()
-def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None) -> Iterator[Row]:
+def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None, jpeg: int | None) -> Iterator[Row]:
     model(torch.zeros(1, 3, 16, 16))  # what only the first call needs is not counted in seconds
     for each in files:
         try:
             pair = read_pair(each, model.scale)
+            lr = compressed_tensor(pair.lr, jpeg) if jpeg else pair.lr
             start = time.perf_counter()
-            sr = model(pair.lr[None]).cpu()
+            sr = model(lr[None]).cpu()
             seconds = time.perf_counter() - start
             scores = score(sr, pair.hr[None], border=model.scale, lpips=lpips, grey=pair.grey)
             yield Row(name=pair.name, scores=scores, seconds=seconds)

@@ -39,6 +39,7 @@ def test_command(
     model: str | None = None,
     scale: Annotated[int | None, Parameter(validator=Number(gt=0))] = None,
     lpips: Path | None = None,
+    jpeg: int | None = None,
     json: Path | None = None,
     running: Running = Running(),
 ) -> int:
@@ -49,6 +50,7 @@ def test_command(
         model: Name or file of a model, or bicubic; none = the default model.
         scale: The enlargement to test; none = the model's, 4 for bicubic.
         lpips: LPIPS-AlexNet weights; none = from torch's cache, or fetched.
+        jpeg: Quality, 1 to 100, of JPEG files that the LR pictures go through first; none = as they are.
         json: File for all scores, picture by picture.
         running: How the network runs.
     """
@@ -63,7 +65,7 @@ def test_command(
     for folder in data:
         find_pairs(folder, network.scale)  # before anything is fetched
     measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
-    report = evaluate(network, data, name=name, lpips=measure, track=_progress)
+    report = evaluate(network, data, name=name, lpips=measure, jpeg=jpeg, track=_progress)
 
     console = Console()
     if not console.is_terminal:  # where nothing limits the width

@@ -179,6 +179,8 @@ class RunConfig:
     """Fixes the initial weights and every batch."""
     subset: float = 1.0
     """Share of the training pictures to use, for quick trials."""
+    jpeg: tuple[int, ...] = ()
+    """Lowest and highest quality (1 to 100) of the JPEG files that LR pictures come from; none = LR without JPEG."""
     ema: float = 0.999
     """Decay of the running average of the weights, which is what is validated and saved; 0 = none."""
     device: str = "auto"
@@ -203,6 +205,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        low, high = self.jpeg if len(self.jpeg) == 2 else (1, 100) if not self.jpeg else (0, 0)
+        _require(1 <= low <= high <= 100, "jpeg", self.jpeg, "two qualities from 1 to 100, the lower one first")
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from esrgan.devices import layout
 from esrgan.errors import EsrganError
+from esrgan.jpeg import compressed_square
 from esrgan.photo_store import Bytes, PhotoStore
 
 Rows = NDArray[np.int64]
@@ -24,10 +25,12 @@ class Patches:
         store: The pictures.
         patch: Side of the HR crop, a multiple of the scale.
         seed: Another seed, other patches.
+        jpeg: Lowest and highest quality of the JPEG files that LR pictures come from, each patch's at random; none = LR
+            as it is.
     """
 
-    def __init__(self, store: PhotoStore, *, patch: int, seed: int) -> None:
-        self.store, self.side, self.seed = store, patch // store.scale, seed
+    def __init__(self, store: PhotoStore, *, patch: int, seed: int, jpeg: tuple[int, ...] = ()) -> None:
+        self.store, self.side, self.seed, self.jpeg = store, patch // store.scale, seed, jpeg
         positions = [(rows - self.side + 1) * (columns - self.side + 1) for rows, columns in store.shapes]
         self._ends = np.cumsum(positions)
 
@@ -36,9 +39,10 @@ class Patches:
         random = np.random.default_rng((self.seed, step))
         picks = random.integers(0, self._ends[-1], count)
         turns = random.integers(0, 8, count)
+        qualities = random.integers(self.jpeg[0], self.jpeg[1] + 1, count) if self.jpeg else np.zeros_like(turns)
         if rows is not None:
-            picks, turns = picks[rows], turns[rows]
-        return self.cut(*self._places(picks), turns)
+            picks, turns, qualities = picks[rows], turns[rows], qualities[rows]
+        return self.cut(*self._places(picks), turns, qualities)
 
     def _places(self, picks: Rows) -> tuple[Rows, Rows, Rows]:
         """Numbers of positions -> pictures, and LR rows and columns in them where the patches begin."""
@@ -47,15 +51,17 @@ class Patches:
         y, x = np.divmod(self._ends[pictures] - 1 - picks, widths)
         return pictures, y, x
 
-    def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows) -> tuple[Tensor, Tensor]:
-        """Patches at LR positions ``y``, ``x`` of ``pictures``: LR and HR, (N, 3, h, w) uint8."""
+    def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows, qualities: Rows) -> tuple[Tensor, Tensor]:
+        """Patches at LR positions ``y``, ``x`` of ``pictures``: LR and HR, (N, 3, h, w) uint8; quality 0 = no JPEG."""
         side, scale = self.side, self.store.scale
         lr = np.empty((len(turns), 3, side, side), np.uint8)
         hr = np.empty((len(turns), 3, side * scale, side * scale), np.uint8)
-        places = zip(pictures.tolist(), y.tolist(), x.tolist(), turns.tolist(), strict=True)
-        for n, (i, top, left, turn) in enumerate(places):
+        places = zip(*(row.tolist() for row in (pictures, y, x, turns, qualities)), strict=True)
+        for n, (i, top, left, turn, quality) in enumerate(places):
             small, large = self.store.picture(i)
             square = small[top : top + side, left : left + side]
+            if quality:
+                square = compressed_square(small, top, left, side, quality)
             lr[n] = turned(square, turn).transpose(2, 0, 1)
             square = large[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
             hr[n] = turned(square, turn).transpose(2, 0, 1)

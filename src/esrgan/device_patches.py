@@ -28,7 +28,14 @@ class DevicePatches(Patches):
         self._first = np.cumsum([0] + [rows * columns for rows, columns in store.shapes])  # LR pixel of each picture
         self._width = np.array([columns for _, columns in store.shapes])
 
-    def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows) -> tuple[Tensor, Tensor]:
+    def cut(
+        self,
+        pictures: Rows,
+        y: Rows,
+        x: Rows,
+        turns: Rows,
+        qualities: Rows,  # noqa: ARG002 - of no JPEG
+    ) -> tuple[Tensor, Tensor]:
         """As in ``Patches``, on the device."""
         table = np.stack((self._first[pictures], self._width[pictures], y, x, turns))
         first, width, top, left, turn = torch.from_numpy(table).to(self.device, non_blocking=True)
@@ -66,10 +73,15 @@ def gathered(
     return pixels[first + (top + y) * width + left + x].permute(0, 3, 1, 2)
 
 
-def patches_for(store: PhotoStore, *, patch: int, seed: int, device: torch.device) -> Patches:
-    """Patches gathered on a GPU where the store fits there, else cut by the CPU; the same ones either way."""
-    if device.type == "cuda":
+def patches_for(
+    store: PhotoStore, *, patch: int, seed: int, device: torch.device, jpeg: tuple[int, ...] = ()
+) -> Patches:
+    """Patches gathered on a GPU where the store fits there, else cut by the CPU; the same ones either way.
+
+    Those that go through JPEG are cut by the CPU.
+    """
+    if device.type == "cuda" and not jpeg:
         free, _ = torch.cuda.mem_get_info(device)
         if store.bytes <= SHARE * free:
             return DevicePatches(store, patch=patch, seed=seed, device=device)
-    return Patches(store, patch=patch, seed=seed)
+    return Patches(store, patch=patch, seed=seed, jpeg=jpeg)

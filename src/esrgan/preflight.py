@@ -47,7 +47,7 @@ def _dry_run(config: Config) -> Iterator[str]:
 def _time(team: Team, config: Config, store: PhotoStore, steps: int = STEPS) -> Pace:
     """Take steps of a run that is not kept."""
     device = team.players["generator"].device
-    patches = patches_for(store, patch=config.patch, seed=config.seed, device=device)
+    patches = patches_for(store, patch=config.patch, seed=config.seed, device=device, jpeg=config.jpeg)
     batches = patches.batches(1, steps, config.batch * config.accumulate, device)
     warm_up = min(WARM_UP, steps - 1)
     pace = Pace(warm_up, steps - warm_up)

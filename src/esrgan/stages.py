@@ -19,12 +19,13 @@ from esrgan.discriminator import Discriminator
 from esrgan.doctor import examine_store
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.jpeg import compressed_tensor
 from esrgan.library import find_model
 from esrgan.lpips import LPIPS
 from esrgan.memory import is_out_of_memory
 from esrgan.model_file import fingerprint, load_model, read_header, save_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
-from esrgan.pairs import each_pair
+from esrgan.pairs import Pair, each_pair
 from esrgan.photo_store import PhotoStore
 from esrgan.players import Average, Player
 from esrgan.run_dir import RunDir
@@ -153,14 +154,14 @@ def _run(config: Config) -> Path:
             players=players,
             average=average,
             objective=objective,
-            patches=patches_for(store, patch=config.patch, seed=config.seed, device=device),
+            patches=patches_for(store, patch=config.patch, seed=config.seed, device=device, jpeg=config.jpeg),
             validate=validation,
             bicubic=validation.bicubic if validation else None,
             save_models=save_models,
             score="lpips" if distributed.anyone(by_lpips) else "psnr_y",
             init=fingerprint(config.init) if config.init else None,
             val=validation.digest if validation else None,
-            references=load_references(config.stage, net.scale, begun=config.init is not None),
+            references=load_references(config.stage, net.config, begun=config.init is not None),
             watch=watch,
         )
         fit(config, run, setup)
@@ -191,6 +192,8 @@ def _validation(config: Config, run: RunDir, net: Generator) -> Validation | Non
         return None
     skipped: list[str] = []
     pairs = (pair for path in config.val for pair in each_pair(path, net.scale, skipped=skipped))
+    if config.jpeg:
+        pairs = (through_jpeg(pair, config.jpeg, i) for i, pair in enumerate(pairs))
     choose: Callable[[dict[str, float | None]], float] = _psnr_rank
     if isinstance(config, TrainConfig):
         choose = partial(_gan_rank, config.psnr_floor)
@@ -199,6 +202,12 @@ def _validation(config: Config, run: RunDir, net: Generator) -> Validation | Non
     for line in skipped:
         print(f"  left out of the validation: {line}")
     return validation
+
+
+def through_jpeg(pair: Pair, qualities: tuple[int, ...], i: int) -> Pair:
+    """Validation pair number ``i`` with its LR from a JPEG file, of five qualities in turn from lowest to highest."""
+    low, high = qualities
+    return pair._replace(lr=compressed_tensor(pair.lr, low + (high - low) * (i % 5) // 4))
 
 
 def _psnr_rank(scores: dict[str, float | None]) -> float:

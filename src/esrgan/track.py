@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from esrgan.config import GeneratorConfig
 from esrgan.model_file import read_header
 from esrgan.run_log import Row
 
@@ -12,6 +13,7 @@ TIE = math.log(2)  # the discriminator's loss when it cannot tell real from fake
 TREND = 4  # validations that make a trend
 NOISE = {"psnr_y": 0.02, "lpips": 0.001}  # changes between validations that mean nothing
 ENOUGH = {"psnr_y": 0.1, "lpips": 0.05}  # what a run may lack of a shipped one's gain and still be on track
+SIDES = ("blocks", "channels", "growth")
 CURVES = Path(__file__).parent / "models" / "curves"
 
 
@@ -102,27 +104,28 @@ def _at(curve: list[tuple[int, float]], step: int) -> float:
     return y0 if x1 == x0 else y0 + (y1 - y0) * (step - x0) / (x1 - x0)
 
 
-def load_references(stage: str, scale: int, *, begun: bool, folder: Path = CURVES) -> dict[str, list[Row]]:
-    """The logs of shipped runs of this stage (psnr or gan) and scale; none is fine.
+def load_references(
+    stage: str, network: GeneratorConfig, *, begun: bool, folder: Path = CURVES
+) -> dict[str, list[Row]]:
+    """The logs of shipped runs of this stage (psnr or gan) and scale, with networks no larger; none is fine.
 
     A row of such a file is ``{"step": ..., "psnr_y": ..., "lpips": ...}``, bicubic's has ``"bicubic": true`` too.
 
     Args:
         stage: psnr or gan.
-        scale: HR over LR size.
+        network: What the run trains.
         begun: Whether the run began from a model; only runs that began alike are comparable.
         folder: Holds ``NAME_xSCALE_STAGE*.jsonl``; beside it lie the models of the runs that made them.
     """
     found = {}
-    for path in sorted(folder.glob(f"*_x{scale}_{stage}*.jsonl")):
-        if _began_from_a_model(folder.parent / f"{path.stem}.safetensors") == begun:
+    for path in sorted(folder.glob(f"*_x{network.scale}_{stage}*.jsonl")):
+        model = folder.parent / f"{path.stem}.safetensors"
+        header = read_header(model) if model.is_file() else None
+        larger = header is not None and any(getattr(header.config, side) > getattr(network, side) for side in SIDES)
+        if not larger and (header is not None and "init" in header.provenance) == begun:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             found[path.stem] = [_as_row(line) for line in lines]
     return found
-
-
-def _began_from_a_model(model: Path) -> bool:
-    return model.is_file() and "init" in read_header(model).provenance
 
 
 def _as_row(line: Row) -> Row:

@@ -1,0 +1,115 @@
+"""LR pictures that come from JPEG files: in training, in validation and in `esrgan test`."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from esrgan.benchmark import Bicubic, Pair, evaluate
+from esrgan.cli import main
+from esrgan.config_file import plain
+from esrgan.data import Patches, share_of_batch
+from esrgan.device_patches import DevicePatches, patches_for
+from esrgan.errors import EsrganError
+from esrgan.images import write_rgb
+from esrgan.jpeg import compressed, compressed_square, compressed_tensor
+from esrgan.photo_store import PhotoStore
+from esrgan.stages import pretrain, through_jpeg
+
+CPU = torch.device("cpu")
+
+
+def noise(rows=50, columns=70):
+    return np.random.default_rng(0).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return PhotoStore.of([tiny.pictures(tmp_path / "photos", 3)], scale=4, patch=32, cache=tmp_path / "cache")
+
+
+def test_a_picture_is_what_its_jpeg_file_gives_back():
+    file = io.BytesIO()
+    Image.fromarray(noise()).save(file, "JPEG", quality=60, subsampling=2)
+    assert np.array_equal(compressed(noise(), 60), np.asarray(Image.open(file)))
+    errors = [np.abs(compressed(noise(), quality) - noise().astype(int)).mean() for quality in (10, 50, 90)]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 21), (17, 16), (30, 50)])
+def test_a_square_is_that_of_the_whole_picture_compressed(top, left):
+    picture = noise(48, 64)
+    square = compressed_square(picture, top, left, 14, 50)
+    difference = square.astype(int) - compressed(picture, 50)[top : top + 14, left : left + 14]
+    assert np.abs(difference).max() <= 25  # decoders interpolate colours across cells; of another grid: above 100
+    assert np.abs(difference).mean() < 1
+
+
+def test_of_patches_lr_alone_comes_from_jpeg_and_depends_on_seed_and_step(store):
+    clean, jpeg = Patches(store, patch=32, seed=3), Patches(store, patch=32, seed=3, jpeg=(20, 60))
+    (lr, hr), (worse, same) = clean(5, 8), jpeg(5, 8)
+    assert torch.equal(hr, same)
+    assert all(not torch.equal(a, b) for a, b in zip(lr, worse, strict=True))
+    assert (lr.float() - worse.float()).abs().mean() < 45  # of other noise: 85
+    assert torch.equal(worse, Patches(store, patch=32, seed=3, jpeg=(20, 60))(5, 8)[0])
+    rows = share_of_batch(8, 1, 1, 2)
+    assert torch.equal(jpeg(5, 8, rows)[0], worse[4:])
+
+
+def test_qualities_span_the_range(store):
+    patches, seen = Patches(store, patch=32, seed=0, jpeg=(30, 32)), set()
+    patches.cut = lambda *places: seen.update(places[-1].tolist())
+    for step in range(9):
+        patches(step, 4)
+    assert seen == {30, 31, 32}
+
+
+def test_they_are_cut_by_the_cpu(store, monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1 << 40, 1 << 40))
+    monkeypatch.setattr(PhotoStore, "on", lambda self, _: (torch.empty(0), torch.empty(0)))
+    cuda = torch.device("cuda")
+    assert isinstance(patches_for(store, patch=32, seed=0, device=cuda), DevicePatches)
+    assert not isinstance(patches_for(store, patch=32, seed=0, device=cuda, jpeg=(30, 90)), DevicePatches)
+
+
+def test_validation_pictures_come_from_five_qualities_in_turn():
+    lr = torch.rand(3, 32, 32)
+    pairs = [through_jpeg(Pair("a", lr, torch.rand(3, 128, 128), grey=False), (40, 96), i) for i in range(6)]
+    wanted = [compressed_tensor(lr, quality) for quality in (40, 54, 68, 82, 96, 40)]
+    assert all(torch.equal(pair.lr, one) for pair, one in zip(pairs, wanted, strict=True))
+
+
+def test_a_run_with_jpeg_says_so_and_is_not_mixed_with_another(tmp_path):
+    config = tiny.stage_1(tmp_path, jpeg=(40, 90), val=(tiny.pictures(tmp_path / "val", 1, seed=7),))
+    pretrain(config)
+    assert plain(config)["jpeg"] == [40, 90]
+    assert "jpeg = [" in (config.run_dir / "config.toml").read_text()
+    with pytest.raises(EsrganError, match="jpeg"):
+        pretrain(replace(config, jpeg=(), steps=20))
+
+
+@pytest.mark.parametrize("jpeg", [(40,), (0, 50), (60, 50), (50, 101), (1, 2, 3)])
+def test_qualities_that_cannot_be_are_refused(tmp_path, jpeg):
+    with pytest.raises(EsrganError, match=r"jpeg is .*two qualities from 1 to 100"):
+        tiny.stage_1(tmp_path, jpeg=jpeg)
+
+
+def test_scores_of_compressed_lr(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("esrgan.commands_test._lpips", lambda *_: (None, []))
+    write_rgb(torch.rand(3, 6, 6).repeat_interleave(8, 1).repeat_interleave(8, 2), tmp_path / "a.png")
+    reports = [evaluate(Bicubic(2), [tmp_path], jpeg=jpeg) for jpeg in (None, 90, 20)]
+    scores = [report.datasets[0].mean("psnr_y") for report in reports]
+    assert scores[0] > scores[1] > scores[2]
+    assert "JPEG" not in reports[0].protocol
+    assert "LR from JPEG files of quality 90 (4:2:0)" in reports[1].protocol
+    words = ["test", "--data", str(tmp_path), "--model", "bicubic", "--scale", "2"]
+    assert main([*words, "--jpeg", "20", "--json", str(tmp_path / "s.json")]) == 0
+    assert json.loads((tmp_path / "s.json").read_text())["datasets"][0]["psnr_y"] == pytest.approx(scores[2])
+    capsys.readouterr()
+    assert main([*words, "--jpeg", "0"]) == 1
+    assert "jpeg is 0; the quality of a JPEG file is from 1 to 100" in capsys.readouterr().err
