@@ -199,6 +199,14 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
         if gan
         else "It gives the most accurate pixels on average, and so smooth ones: detail that cannot be known is left out."
     )
+    qualities = about["recipe"].get("jpeg")
+    limits = (
+        "Trained on LR pictures made by bicubic reduction of clean photographs and sent through JPEG files of qualities "
+        f"{qualities[0]} to {qualities[1]}: it takes noise for texture, and clean pictures come out smoother than they need be."
+        if qualities
+        else "Trained on LR pictures made by bicubic reduction of clean photographs, and on nothing else: it takes noise for "
+        "texture and\nsharpens the blocks of JPEG files."
+    )
     return f"""# {name}
 
 {"GAN model (stage 2)" if gan else "PSNR model (stage 1)"}, {path.stat().st_size / 1e6:.1f} MB, licence {about["licence"]}. {aim}
@@ -232,8 +240,7 @@ All of it, from nothing (the options of the last command are below):
 
 ## Limits
 
-Trained on LR pictures made by bicubic reduction of clean photographs, and on nothing else: it takes noise for texture and
-sharpens the blocks of JPEG files. Text, drawings and faces are rare in its data. It has {millions:.1f} million parameters and was
+{limits} Text, drawings and faces are rare in its data. It has {millions:.1f} million parameters and was
 trained for hours, not days.
 
 ## Data

@@ -31,7 +31,7 @@ PROGRAMS = [
     path for path in (*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py")) if "__main__" in path.read_text()
 ]
 NAMES = sorted(path.stem if path.parent.name == "scripts" else f"benchmarks.{path.stem}" for path in PROGRAMS)
-MODELS = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+MODELS = sorted((*SHIPPED.glob("*.safetensors"), *results.MORE.glob("*.safetensors")))
 
 ESRGAN = """
 import os, signal, sys, time
@@ -114,13 +114,12 @@ def test_a_stop_is_passed_on_to_the_training(calls, monkeypatch):
     assert len(calls.read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_card_of_a_shipped_model_says_what_its_file_does(name):
-    path = SHIPPED / f"{name}.safetensors"
-    curve = [json.loads(line) for line in (SHIPPED / "curves" / f"{name}.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_the_card_of_a_shipped_model_says_what_its_file_does(path):
+    curve = [json.loads(line) for line in (path.parent / "curves" / f"{path.stem}.jsonl").read_text().splitlines()]
     millions = sum(parameter.numel() for parameter in load_model(path).parameters()) / 1e6
     card = ship_model._card(read_header(path).provenance, path, curve, millions)
-    assert card == (ROOT / "docs" / "models" / f"{name}.md").read_text(encoding="utf-8")
+    assert card == (ROOT / "docs" / "models" / f"{path.stem}.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -138,7 +137,6 @@ def shipped(tmp_path, monkeypatch):
                 "git:a/a@1#y\tMIT\ttrain", "git:c/c@1#x\tGPL\tval"]  # fmt: skip
     (tmp_path / "manifest.tsv").write_text("\n".join(manifest))
     monkeypatch.setattr(ship_model, "ROOT", tmp_path)
-    monkeypatch.setattr(ship_model, "SHIPPED", tmp_path / "models")
     monkeypatch.setattr(ship_model, "_commit", lambda: "c0ffee")
     ship_model.ship(
         tmp_path / "run" / "best.safetensors",
@@ -147,6 +145,7 @@ def shipped(tmp_path, monkeypatch):
         images=[tiny.pictures(tmp_path / "photos", 2, seed=1, size=(64, 64))],
         manifest=tmp_path / "manifest.tsv",
         lpips=tiny.lpips(tmp_path / "lpips.safetensors"),
+        folder=tmp_path / "models",
     )
     return tmp_path
 

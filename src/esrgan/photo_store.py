@@ -175,8 +175,8 @@ def _decode_all(
 
     workers = min(os.cpu_count() or 2, 8)  # few, as decoded pictures wait in memory
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 4 * workers):
-            for path, result in zip(paths[start:], pool.map(decode, paths[start : start + 4 * workers]), strict=False):
+        for start in range(0, len(paths), 2 * workers):
+            for path, result in zip(paths[start:], pool.map(decode, paths[start : start + 2 * workers]), strict=False):
                 if isinstance(result, str):
                     skipped.append(result)
                     continue
