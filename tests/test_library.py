@@ -36,6 +36,7 @@ def test_a_model_is_found_by_name_and_by_path(shelf):
     [
         (4, "cpu", "lite_x4_gan"),
         (4, "cuda:1", "full_x4_gan"),
+        (4, "mps", "lite_x4_gan"),
         (2, "cpu", "lite_x2_gan"),
         (3, "cpu", "lite_x4_gan"),
         (1.5, "cpu", "lite_x2_gan"),
@@ -44,6 +45,10 @@ def test_a_model_is_found_by_name_and_by_path(shelf):
 )
 def test_the_default_is_the_gan_model_that_suits_scale_and_device(shelf, scale, device, name):
     assert library.find_model(scale=scale, device=device).stem == name
+
+
+def test_the_default_to_be_blended_has_its_psnr_model_beside_it(shelf):
+    assert library.find_model(device="cuda", paired=True).stem == "lite_x4_gan"
 
 
 def test_the_partner_of_a_gan_model_is_its_psnr_model(shelf):

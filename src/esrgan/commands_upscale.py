@@ -166,7 +166,8 @@ def _load(
     from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
     from esrgan.other_network import load_network  # noqa: PLC0415
 
-    path = find_model(model, scale=scale or 4, device=str(torch_device(device)))
+    paired = alpha is not None and psnr_model is None
+    path = find_model(model, scale=scale or 4, device=str(torch_device(device)), paired=paired)
     if alpha is None:
         return load_network(path), fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)

@@ -44,10 +44,11 @@ class Recorded:
 
     def _record(self, lr: Tensor, hr: Tensor) -> None:
         self._lr, self._hr = lr.clone(), hr.clone()
-        graph = torch.cuda.CUDAGraph()
+        graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream(lr.device)  # type: ignore[no-untyped-call]
         try:
             # other threads cut patches meanwhile, which is no business of this graph
-            with cudnn_tuned(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            recording = torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local")
+            with torch.cuda.device(lr.device), cudnn_tuned(), recording:
                 self._losses, self._finite = self.work(self._lr, self._hr)
         except RuntimeError as error:
             log.warning("steps are not recorded as a CUDA graph, which takes longer: %s", first_line(error))
