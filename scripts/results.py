@@ -25,6 +25,8 @@ PAGE = ROOT / "docs" / "results.md"
 MORE = ROOT / "models"
 Sets = dict[str, Path]
 """Name of a benchmark set -> its folder."""
+JPEG = 75
+"""Quality of the JPEG files that LR pictures come from in a table of its own."""
 ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 QUOTED = (
     (
@@ -65,9 +67,12 @@ def results(
     _fill(ROOT / "README.md", "results", tables[4])
     _fill(PAGE, "results", "\n\n".join(f"### x{scale}\n\n{table}" for scale, table in tables.items()))
     _fill(PAGE, "defects", _defects(measured[4]))
+    gans = [entry for entry in shipped if entry.header().provenance.get("stage") == "gan"]
+    through_jpeg = _measure(gans, 4, _having(data, 4), network, jpeg=JPEG)
+    _fill(PAGE, "jpeg", _table(through_jpeg, ()))
     if alphas:
         _blends(shipped, data, network)
-    reports = [_means(report) for rows in measured.values() for *_, report in rows]
+    reports = [_means(report) for rows in (*measured.values(), through_jpeg) for *_, report in rows]
     write_text(ROOT / "docs" / "results.json", json.dumps(reports, indent=1) + "\n")
 
 
@@ -98,8 +103,8 @@ def _having(data: list[Path], scale: int) -> Sets:
     return found
 
 
-def _measure(shipped: list[Entry], scale: int, data: Sets, lpips: LPIPS) -> list[Measured]:
-    rows: list[Measured] = [("bicubic (measured)", "-", _score(Bicubic(scale), data, "bicubic", lpips))]
+def _measure(shipped: list[Entry], scale: int, data: Sets, lpips: LPIPS, jpeg: int | None = None) -> list[Measured]:
+    rows: list[Measured] = [("bicubic (measured)", "-", _score(Bicubic(scale), data, "bicubic", lpips, jpeg))]
     for entry in shipped:
         header = entry.header()
         if header.config.scale == scale:
@@ -107,12 +112,12 @@ def _measure(shipped: list[Entry], scale: int, data: Sets, lpips: LPIPS) -> list
             parameters = sum(p.numel() for p in model.parameters()) / 1e6
             title = f"**{entry.name}**, {parameters:.1f} M (measured)"
             kind = header.provenance.get("stage", "?").upper()
-            rows.append((title, kind, _score(Upscaler(model), data, entry.name, lpips)))
+            rows.append((title, kind, _score(Upscaler(model), data, entry.name, lpips, jpeg)))
     return rows
 
 
-def _score(model: Model, data: Sets, name: str, lpips: LPIPS) -> dict[str, Any]:
-    report = evaluate(model, list(data.values()), name=name, lpips=lpips).to_dict()
+def _score(model: Model, data: Sets, name: str, lpips: LPIPS, jpeg: int | None = None) -> dict[str, Any]:
+    report = evaluate(model, list(data.values()), name=name, lpips=lpips, jpeg=jpeg).to_dict()
     for row, title in zip(report["datasets"], data, strict=True):
         row["name"] = title
     return report

@@ -187,11 +187,12 @@ def pages(tmp_path, monkeypatch):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
         results._fill(tmp_path / name, "results", "to be filled")
     reports = json.loads((ROOT / "docs" / "results.json").read_text())
-    known = {(report["model"], report["protocol"].split(";")[0]): report for report in reports}
+    known = {(report["model"], report["protocol"].split(";")[0], "quality 75" in report["protocol"]): report
+             for report in reports}  # fmt: skip
     flaws = [dict.fromkeys(("grid2", "grid4", "unevenness", "overshoot", "colour_shift"), flaw) for flaw in (0.1, 0.3)]
 
-    def score(model, _data, name, _lpips):
-        report = known[name, f"x{model.scale}"]
+    def score(model, _data, name, _lpips, jpeg):
+        report = known[name, f"x{model.scale}", jpeg == 75]
         return report | {"datasets": [row | {"images": flaws} for row in report["datasets"]]}
 
     monkeypatch.setattr(results, "ROOT", tmp_path)
