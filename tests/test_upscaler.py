@@ -79,6 +79,22 @@ def test_a_tile_that_overflows_in_16_bits_is_redone_in_fp32():
     assert torch.equal(sr, nearest(image))
 
 
+@pytest.mark.parametrize(("sound", "halves"), [((), 3), ((2,), 6)])
+def test_where_16_bits_fail_tile_after_tile_they_are_tried_no_more(sound, halves):
+    tried = []
+
+    def network(lr):
+        if lr.dtype == torch.float32:
+            return nearest(lr)
+        tried.append(lr)
+        return nearest(lr) * (1 if len(tried) - 1 in sound else torch.nan)
+
+    upscaler = Upscaler(Odd(network), device="cpu", precision="bf16")
+    for _ in range(8):
+        assert torch.equal(upscaler(picture()).bfloat16(), nearest(picture()).bfloat16())
+    assert len(tried) == halves
+
+
 def test_a_tile_whose_colour_moves_in_16_bits_is_redone_in_fp32():
     network = Odd(lambda lr: nearest(lr) if lr.dtype == torch.float32 else nearest(lr) * 0.9)
     assert torch.equal(Upscaler(network, device="cpu", precision="bf16")(picture()), nearest(picture()))

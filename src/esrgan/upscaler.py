@@ -34,6 +34,9 @@ FRAME = 16
 PROBE = 64
 """Side of the square on which fp32 is asked whether 16 bits are at fault."""
 LEVEL = 1 / 255
+PATIENCE = 3
+"""Tiles in a row that are not finite in 16 bits, after which all are computed in fp32 at once: some GPUs never are."""
+NOT_FINITE = "values that are not finite"
 SLACK = 1e-3
 """How far values of a picture may lie beside [0, 1], by rounding."""
 LARGEST_SHIFT = 2 * LEVEL
@@ -88,6 +91,7 @@ class Upscaler:
         self.tile = tile or max(_usual_tile(self.device, self.overlap, vulkan=device == VULKAN), 3 * self.overlap)
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
+        self._unfit = [0]  # tiles in a row that 16 bits were unfit for; shared by copies
         self._too_large: dict[torch.dtype, int] = {}  # the smallest tile that memory did not suffice for
         self._run_by: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
 
@@ -145,14 +149,22 @@ class Upscaler:
             return sr[..., top : top + height * self.scale, left : left + width * self.scale]
         lr = lr.to(self.device)
         fault = None
+        exact = exact or self._unfit[0] >= PATIENCE
         for dtype in dict.fromkeys((torch.float32 if exact else self.dtype, torch.float32)):
             sr = self._in_memory(lr, dtype, max(lr.shape[-2:]))
             fault = _fault(lr, sr)
+            if dtype != torch.float32:
+                self._count(finite=fault != NOT_FINITE)
             if fault is None and (dtype == torch.float32 or _shift(lr, sr) <= LARGEST_SHIFT or self._agrees(lr, sr)):
                 return sr
         if fault is not None:
             raise EsrganError(f"the network gives {fault}, also in fp32: the model is broken or not for such pictures")
         return sr
+
+    def _count(self, *, finite: bool) -> None:
+        self._unfit[0] = 0 if finite else self._unfit[0] + 1
+        if self._unfit[0] == PATIENCE:
+            log.info("%s gives numbers that are not finite here: going on in fp32", self.dtype)
 
     def _agrees(self, lr: Tensor, sr: Tensor) -> bool:
         """Whether fp32 has the same mean colours where ``sr`` left those of ``lr`` most; not tried on small tiles.
@@ -221,7 +233,7 @@ def _framed(lr: Tensor) -> Tensor:
 
 def _fault(lr: Tensor, sr: Tensor) -> str | None:
     if not _finite(sr):
-        return "values that are not finite"
+        return NOT_FINITE
     maybe = _flat(sr[..., ::5, ::5])  # which nearly always settles it
     if maybe.any() and (maybe & _flat(sr) & ~_flat(lr, 8 * LEVEL)).any():
         return "one colour for a tile of several"
