@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL import Image
 
 from esrgan.benchmark import Bicubic, Pair, evaluate
 from esrgan.cli import main
+from esrgan.config import GeneratorConfig
 from esrgan.config_file import plain
 from esrgan.data import Patches, share_of_batch
 from esrgan.device_patches import DevicePatches, patches_for
 from esrgan.errors import EsrganError
+from esrgan.generator import Generator
 from esrgan.images import write_rgb
-from esrgan.jpeg import compressed, compressed_square, compressed_tensor
+from esrgan.jpeg import compressed, compressed_square, compressed_tensor, quality_of
+from esrgan.model_file import save_model
 from esrgan.photo_store import PhotoStore
 from esrgan.stages import pretrain, through_jpeg
 
@@ -97,6 +101,41 @@ def test_a_run_with_jpeg_says_so_and_is_not_mixed_with_another(tmp_path):
 def test_qualities_that_cannot_be_are_refused(tmp_path, jpeg):
     with pytest.raises(EsrganError, match=r"jpeg is .*two qualities from 1 to 100"):
         tiny.stage_1(tmp_path, jpeg=jpeg)
+
+
+@pytest.mark.parametrize("quality", [20, 50, 75, 95])
+def test_the_quality_of_a_file_is_known_by_its_tables(tmp_path, quality):
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", quality=quality)
+    assert quality_of(tmp_path / "a.jpg") == quality
+
+
+def test_of_what_is_no_jpeg_file_there_is_none(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    assert [quality_of(tmp_path / name) for name in ("a.png", "b.jpg", "gone.jpg")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("qualities", "options", "said"),
+    [
+        ((50, 95, 70), (), "2 of the first 3 JPEG files are of quality 50 to 70, .* --model lite_x4_jpeg"),
+        ((90, 95), (), None),
+        ((50,), ("--model", "lite_x4_gan"), None),
+    ],
+)
+def test_who_enlarges_rough_jpegs_by_default_is_told_of_the_model_for_them(
+    tmp_path, monkeypatch, capsys, qualities, options, said
+):
+    monkeypatch.setattr("esrgan.library.SHIPPED", tmp_path / "models")
+    for name in ("lite_x4_gan", "lite_x4_jpeg"):
+        save_model(Generator(GeneratorConfig(blocks=1, channels=8, growth=4)), tmp_path / f"models/{name}.safetensors")
+    (tmp_path / "album").mkdir()
+    for i, quality in enumerate(qualities):
+        Image.fromarray(noise(16, 16) // 8 + 100).save(tmp_path / "album" / f"{i}.jpg", quality=quality)
+    words = ["upscale", str(tmp_path / "album"), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert re.search(said, err) if said else "quality" not in err
 
 
 def test_scores_of_compressed_lr(tmp_path, capsys, monkeypatch):

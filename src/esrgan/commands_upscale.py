@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # these import torch
     from esrgan.folders import Job, Naming, Outcome, Plan
     from esrgan.upscale_run import Runner
 
+ROUGH, LOOKED_AT = 80, 100  # the quality below which JPEG's blocks show, and files whose quality is looked up
+
 MODEL = Group("Model", sort_key=2)
 FILES = Group("Files", sort_key=3)
 
@@ -100,7 +102,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
     naming = Naming(out=out, pattern=name, form=form, how=Enlargement(**asdict(size)), network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
-    todo = _planned(inputs, naming, report=json, compare=compare)
+    todo = _planned(inputs, naming, report=json, compare=compare, hints=model is None)
     upscaler.expect(len(todo.jobs))
     workers = Workers(network, asdict(running), naming) if ray and todo.jobs else None
     runner = Runner(upscaler=upscaler, naming=naming, record=Record(naming.root), key=_key(weights, running, naming),
@@ -111,8 +113,8 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     return _run(runner, todo, report=json, verbose=verbose)
 
 
-def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None, compare: bool) -> "Plan":
-    """What to do, none of which is in the way of another, and the folder for it."""
+def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None, compare: bool, hints: bool) -> "Plan":
+    """What to do, none of which is in the way of another, and the folder for it; with ``hints`` at another model."""
     from esrgan.files import require_json  # noqa: PLC0415
     from esrgan.folders import STDIO, plan, remove_leftovers  # noqa: PLC0415 - torch
 
@@ -124,7 +126,26 @@ def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None,
     if naming.out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
+    if hints:
+        _hint_at_jpeg(todo, naming.network_scale)
     return todo
+
+
+def _hint_at_jpeg(todo: "Plan", scale: int) -> None:
+    """Say, once, that there is a model for JPEG files whose blocks the default one would sharpen."""
+    from esrgan.jpeg import quality_of  # noqa: PLC0415 - torch
+    from esrgan.library import SHIPPED  # noqa: PLC0415
+
+    other = SHIPPED / f"lite_x{scale}_jpeg.safetensors"
+    files = [job.source for job in todo.jobs if job.source.suffix.lower() in (".jpg", ".jpeg")][:LOOKED_AT]
+    if files and other.is_file():
+        rough = [quality for path in files if (quality := quality_of(path) or 100) < ROUGH]
+        if rough:
+            print(
+                f"{len(rough)} of the first {len(files)} JPEG files are of quality {min(rough)} to {max(rough)}, whose"
+                f" blocks this model sharpens: try --model {other.stem}",
+                file=sys.stderr,
+            )
 
 
 def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
