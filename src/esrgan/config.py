@@ -205,8 +205,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        low, high = self.jpeg if len(self.jpeg) == 2 else (1, 100) if not self.jpeg else (0, 0)
-        _require(1 <= low <= high <= 100, "jpeg", self.jpeg, "two qualities from 1 to 100, the lower one first")
+        fine = not self.jpeg or (len(self.jpeg) == 2 and 1 <= self.jpeg[0] <= self.jpeg[1] <= 100)
+        _require(fine, "jpeg", self.jpeg, "two qualities from 1 to 100, the lower one first")
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "at least 0 and below 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")

@@ -28,15 +28,8 @@ class DevicePatches(Patches):
         self._first = np.cumsum([0] + [rows * columns for rows, columns in store.shapes])  # LR pixel of each picture
         self._width = np.array([columns for _, columns in store.shapes])
 
-    def cut(
-        self,
-        pictures: Rows,
-        y: Rows,
-        x: Rows,
-        turns: Rows,
-        qualities: Rows,  # noqa: ARG002 - of no JPEG
-    ) -> tuple[Tensor, Tensor]:
-        """As in ``Patches``, on the device."""
+    def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows, qualities: Rows) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """As in ``Patches``, on the device; without JPEG."""
         table = np.stack((self._first[pictures], self._width[pictures], y, x, turns))
         first, width, top, left, turn = torch.from_numpy(table).to(self.device, non_blocking=True)
         s = self.store.scale

@@ -17,14 +17,14 @@ BASE = 3685
 """Sum of the standard's own table of luma's steps (ITU-T T.81, table K.1), which is quality 50 to libjpeg."""
 
 
-def check_quality(quality: int, name: str = "jpeg") -> None:
+def check_quality(quality: int) -> None:
     """Refuse what is no quality.
 
     Raises:
         EsrganError: It is not from 1 to 100.
     """
     if not 1 <= quality <= 100:
-        raise EsrganError(f"{name} is {quality}; the quality of a JPEG file is from 1 to 100")
+        raise EsrganError(f"jpeg is {quality}; the quality of a JPEG file is from 1 to 100")
 
 
 def quality_of(path: Path) -> int | None:
