@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation with the shipped models, from photographs that no model was trained on.
 
-before_after.png: bicubic and the default model; crops.png: bicubic, PSNR, GAN, HR; alpha.png: blends from PSNR to GAN.
+before_after.png: bicubic and the default model; crops.png: bicubic, PSNR, GAN, HR; alpha.png: blends from PSNR to GAN;
+jpeg.png: LR from a JPEG file of quality 60 by bicubic, the GAN model and the one for JPEG files, and HR.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from esrgan.benchmark import Bicubic
 from esrgan.compare import labelled
 from esrgan.images import find_images, read_rgb, write_rgb
 from esrgan.interpolate import interpolate
+from esrgan.jpeg import compressed_tensor
 from esrgan.library import find_model, partner
 from esrgan.model_file import load_model
 from esrgan.resize import make_lr
@@ -26,6 +28,7 @@ BEFORE_AFTER = (("osprey", 20, 46), ("lynx", 50, 70))  # name, top and left in L
 HEIGHT, WIDTH = 88, 110  # of a crop, LR pixels
 CROP = 48  # side of a small crop, LR pixels
 CROPS = {"osprey": (30, 80), "wren": (60, 110), "colosseum": (60, 90), "lynx": (70, 90)}
+QUALITY = 60  # of the JPEG files
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 GAP = 8
 
@@ -40,7 +43,7 @@ def draw(
     out: Path = IMAGES,
     model: str | None = None,
 ) -> None:
-    """Draw all three into OUT.
+    """Draw all four into OUT.
 
     Args:
         photos: Folder of the four samples at full size (osprey, wren, colosseum, lynx).
@@ -77,6 +80,14 @@ def draw(
         for name in ("osprey", "lynx")
     ]
     write_rgb(_sheet(rows), out / "alpha.png")
+    jpeg = Upscaler("lite_x4_jpeg", precision="fp32")
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": bicubic, "GAN model": gan, "lite_x4_jpeg": jpeg}
+    rows = []
+    for name in ("colosseum", "lynx"):
+        lr = compressed_tensor(samples[name], QUALITY)[None]
+        made = {title: run(lr)[0] for title, run in ways.items()} | {"HR": read_rgb(photos / f"{name}.png")}
+        rows.append([labelled(_window(image, CROPS[name], size, gan.scale), title) for title, image in made.items()])
+    write_rgb(_sheet(rows), out / "jpeg.png")
     if more:
         write_rgb(_sheet([_middles(image, columns, gan.scale) for image in find_images(more)]), out / "more.png")
 
