@@ -185,4 +185,4 @@ def test_only_our_files_and_pictures_that_exist_are_pushed(model: Path, tmp_path
 
 def test_the_command_pushes_models_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "push", "nosuch", "someone/tiny"]) == 1
-    assert "nor one of the models at hand (lite_x2_gan" in capsys.readouterr().err
+    assert "nor one of the models at hand (full_x4_gan, lite_x2_gan" in capsys.readouterr().err

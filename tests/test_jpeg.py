@@ -119,6 +119,7 @@ def test_of_what_is_no_jpeg_file_there_is_none(tmp_path):
     ("qualities", "options", "said"),
     [
         ((50, 95, 70), (), "2 of the first 3 JPEG files are of quality 50 to 70, .* --model lite_x4_jpeg"),
+        ((60,), (), "1 of the first 1 JPEG files are of quality 60, whose"),
         ((90, 95), (), None),
         ((50,), ("--model", "lite_x4_gan"), None),
     ],

@@ -141,9 +141,10 @@ def _hint_at_jpeg(todo: "Plan", scale: int) -> None:
     if files and other.is_file():
         rough = [quality for path in files if (quality := quality_of(path) or 100) < ROUGH]
         if rough:
+            qualities = " to ".join(dict.fromkeys((str(min(rough)), str(max(rough)))))
             print(
-                f"{len(rough)} of the first {len(files)} JPEG files are of quality {min(rough)} to {max(rough)}, whose"
-                f" blocks this model sharpens: try --model {other.stem}",
+                f"{len(rough)} of the first {len(files)} JPEG files are of quality {qualities}, whose blocks this model"
+                f" sharpens: try --model {other.stem}",
                 file=sys.stderr,
             )
 
