@@ -20,7 +20,8 @@ from esrgan.device_patches import DevicePatches, patches_for
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
-from esrgan.jpeg import compressed, compressed_square, compressed_tensor, quality_of
+from esrgan.jpeg import compressed, compressed_square, compressed_tensor
+from esrgan.jpeg_advice import quality_of
 from esrgan.model_file import save_model
 from esrgan.photo_store import PhotoStore
 from esrgan.stages import pretrain, through_jpeg

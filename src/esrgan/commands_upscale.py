@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # these import torch
     from esrgan.folders import Job, Naming, Outcome, Plan
     from esrgan.upscale_run import Runner
 
-ROUGH, LOOKED_AT = 80, 100  # the quality below which JPEG's blocks show, and files whose quality is looked up
-
 MODEL = Group("Model", sort_key=2)
 FILES = Group("Files", sort_key=3)
 
@@ -117,6 +115,7 @@ def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None,
     """What to do, none of which is in the way of another, and the folder for it; with ``hints`` at another model."""
     from esrgan.files import require_json  # noqa: PLC0415
     from esrgan.folders import STDIO, plan, remove_leftovers  # noqa: PLC0415 - torch
+    from esrgan.jpeg_advice import advise_on_jpeg  # noqa: PLC0415
 
     require_json(report)
     todo = plan(inputs, naming)
@@ -126,27 +125,9 @@ def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None,
     if naming.out != STDIO:
         _make_folder(naming.root)
         remove_leftovers({job.target.parent for job in todo.jobs})
-    if hints:
-        _hint_at_jpeg(todo, naming.network_scale)
+    if hints and (advice := advise_on_jpeg([job.source for job in todo.jobs], naming.network_scale)):
+        print(advice, file=sys.stderr)
     return todo
-
-
-def _hint_at_jpeg(todo: "Plan", scale: int) -> None:
-    """Say, once, that there is a model for JPEG files whose blocks the default one would sharpen."""
-    from esrgan.jpeg import quality_of  # noqa: PLC0415 - torch
-    from esrgan.library import SHIPPED  # noqa: PLC0415
-
-    other = SHIPPED / f"lite_x{scale}_jpeg.safetensors"
-    files = [job.source for job in todo.jobs if job.source.suffix.lower() in (".jpg", ".jpeg")][:LOOKED_AT]
-    if files and other.is_file():
-        rough = [quality for path in files if (quality := quality_of(path) or 100) < ROUGH]
-        if rough:
-            qualities = " to ".join(dict.fromkeys((str(min(rough)), str(max(rough)))))
-            print(
-                f"{len(rough)} of the first {len(files)} JPEG files are of quality {qualities}, whose blocks this model"
-                f" sharpens: try --model {other.stem}",
-                file=sys.stderr,
-            )
 
 
 def _key(weights: str, running: Upscaling, naming: "Naming") -> str:

@@ -1,7 +1,6 @@
 """What JPEG leaves of an LR picture: for models that are to see through it, and for measuring how well one does."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ from esrgan.photo_store import Bytes
 
 CELL = 16
 """Pixels of the squares that JPEG works on, colours at half resolution."""
-BASE = 3685
-"""Sum of the standard's own table of luma's steps (ITU-T T.81, table K.1), which is quality 50 to libjpeg."""
 
 
 def check_quality(quality: int) -> None:
@@ -25,19 +22,6 @@ def check_quality(quality: int) -> None:
     """
     if not 1 <= quality <= 100:
         raise EsrganError(f"jpeg is {quality}; the quality of a JPEG file is from 1 to 100")
-
-
-def quality_of(path: Path) -> int | None:
-    """The quality, 1 to 100, of a JPEG file by libjpeg's count; about that, if another encoder made it; else none."""
-    try:
-        with Image.open(path) as image:
-            tables: dict[int, list[int]] = getattr(image, "quantization", {})
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
-    if 0 not in tables:
-        return None
-    percent = 100 * sum(tables[0]) / BASE
-    return max(1, min(100, round((200 - percent) / 2 if percent <= 100 else 5000 / percent)))
 
 
 def compressed(image: Bytes, quality: int) -> Bytes:
