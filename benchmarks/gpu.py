@@ -52,7 +52,8 @@ def main(
     batch: int = 64,
     device: str = "cuda",
     half: Half = "fp16",
-    compiled: bool = True,
+    peer_compiled: bool = True,
+    kernels: int = 12,
     rounds: int = 5,
     json: Path | None = None,
 ) -> None:
@@ -64,7 +65,8 @@ def main(
         batch: Patches of 32 LR pixels a side in a step; 0 = no training.
         device: cuda, cuda:1, mps; cpu is for a trial.
         half: Arithmetic of inference.
-        compiled: Measure ``torch.compile`` too, which takes minutes.
+        peer_compiled: Measure ``torch.compile`` of the whole network too, which takes minutes.
+        kernels: How many of the kernels that take most of our step's time are named.
         rounds: How often each way is timed.
         json: File for the figures.
     """
@@ -75,7 +77,7 @@ def main(
     for pixels in side:
         torch.compiler.reset()  # else what comes is compiled for any size, or not at all
         picture = made_picture(pixels, pixels).to(place)
-        ways = {name: partial(run, picture) for name, run in _networks(generator, place, half, compiled).items()}
+        ways = {name: partial(run, picture) for name, run in _networks(generator, place, half, peer_compiled).items()}
         title = f"{network}, {pixels} x {pixels}, {device}"
         flop = _flop(generator, picture.shape)
         results[title] = _measured(ways, place, rounds, flop, picture[0, 0].numel() * generator.scale**2)
@@ -93,7 +95,7 @@ def main(
         results[title] = _measured(steps, place, rounds, flop)
         show(title, results[title])
         if place.type == "cuda":
-            print(f"the GPU is idle for {_idle(list(steps.values())[-1]):.1%} of the time of esrgan's steps")
+            _profile(list(steps.values())[-1], kernels)
     save(results, json)
 
 
@@ -120,7 +122,7 @@ def _measured(ways: Mapping[str, Way], place: torch.device, rounds: int, flop: f
 
 
 def _networks(
-    generator: Generator, place: torch.device, name: Half, compiled: bool
+    generator: Generator, place: torch.device, name: Half, peer_compiled: bool
 ) -> dict[str, Callable[[Tensor], object]]:
     half = DTYPES[name]
 
@@ -143,11 +145,13 @@ def _networks(
         f"torch eager {name} NCHW": plain(torch.contiguous_format),
         f"torch eager {name} channels_last": plain(torch.channels_last),
         f"torch eager {name} channels_last, cudnn.benchmark": plain(torch.channels_last, tuned=True),
-        f"esrgan {name}": Upscaler(generator, device=str(place), precision=name),
+        f"esrgan {name}, short jobs": Upscaler(generator, device=str(place), precision=name),
+        f"esrgan {name}, long jobs and --compile": Upscaler(
+            generator, device=str(place), precision=name, compiled=True
+        ),
     }
-    if compiled:
+    if peer_compiled:
         ways[f"torch.compile {name} channels_last"] = plain(torch.channels_last, compiled=True)
-        ways[f"esrgan {name} --compile"] = Upscaler(generator, device=str(place), precision=name, compiled=True)
     return ways
 
 
@@ -188,16 +192,20 @@ def _done(place: torch.device, run: Way, times: int) -> None:
         torch.accelerator.synchronize(place)
 
 
-def _idle(step: Way, count: int = 10) -> float:
-    """Share of the time of a row of steps in which no kernel runs: by the clock, and by the profiler's kernels."""
+def _profile(step: Way, kernels: int, count: int = 10) -> None:
+    """Print the share of the time of a row of steps in which no kernel runs, and the kernels that take most of it."""
     place = torch.device("cuda")
     start = time.perf_counter()
     _done(place, step, count)
     wall = time.perf_counter() - start
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         _done(place, step, count)
-    busy = sum(float(event.self_device_time_total) for event in profiler.key_averages()) / 1e6
-    return max(0.0, 1 - busy / wall)
+    events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+    busy = sum(float(event.self_device_time_total) for event in events) / 1e6
+    print(f"the GPU is idle for {max(0.0, 1 - busy / wall):.1%} of the time of esrgan's steps; of the rest")
+    for event in events[:kernels]:
+        share = event.self_device_time_total / 1e6 / busy
+        print(f"  {share:6.1%}  {event.count / count:6.0f} a step  {event.key[:100]}")
 
 
 def _flop(generator: Generator, shape: torch.Size) -> float:

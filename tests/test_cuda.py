@@ -115,3 +115,17 @@ def test_the_average_follows_recorded_steps():
         average.update(step.number, step.finite)
     distance = sum((a - b).abs().sum() for a, b in zip(average.net.parameters(), net.parameters(), strict=True))
     assert 0 < distance < 10
+
+
+def test_a_long_job_goes_on_compiled(monkeypatch, caplog):
+    caplog.set_level("INFO", "esrgan")
+    monkeypatch.setattr("esrgan.engines.LONG", 1e-9)
+    torch.manual_seed(0)
+    generator = Generator(replace(SHAPE, channels=32, growth=16)).eval()
+    upscaler = Upscaler(generator, device="cuda", precision="fp16")
+    for side in (70, 90, 96):
+        picture = torch.rand(1, 3, side, 90)
+        wanted = Upscaler(generator, device="cpu", precision="fp32")(picture)
+        assert (upscaler(picture.cuda()).cpu() - wanted).abs().max() < 0.01
+    assert [message for message in caplog.messages if "compiled from here on" in message]
+    assert upscaler._engine._ready[torch.float16].body[0]._compiled_call_impl

@@ -220,3 +220,28 @@ def test_a_compiled_network_gives_the_same_picture():
     compiled = Upscaler(network, device="cpu", precision="fp32", compiled=True, tile=64)
     assert "compiled" in compiled.about
     assert psnr(compiled(image), Upscaler(network, device="cpu", precision="fp32", engine="torch")(image)) > 80
+
+
+def test_a_long_job_goes_on_compiled(monkeypatch, caplog):
+    caplog.set_level("INFO", "esrgan")
+    monkeypatch.setattr("esrgan.engines.can_compile", lambda device: True)
+    monkeypatch.setattr("esrgan.engines.LONG", 1e-9)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
+    network, image = made(SHAPES[0]), made_picture(24, 24)
+    run = pick_engine("torch", network, device="cpu", precision="bf16")
+    first, second = (run(image, torch.bfloat16) for _ in range(2))
+    assert psnr(first, second) > 50
+    assert [message for message in caplog.messages if "compiled from here on" in message]
+    assert run._ready[torch.bfloat16].body[0]._compiled_call_impl
+    assert not network.body[0]._compiled_call_impl
+
+
+def test_a_network_that_torch_cannot_compile_goes_on_as_it_is(monkeypatch):
+    monkeypatch.setattr("esrgan.engines.can_compile", lambda device: True)
+    monkeypatch.setattr("esrgan.engines.LONG", 1e-9)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: None)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda *_, **__: 1 / 0)
+    torch.compiler.reset()
+    run = pick_engine("torch", made(SHAPES[0]), device="cpu", precision="bf16")
+    first, second = (run(made_picture(24, 24), torch.bfloat16) for _ in range(2))
+    assert first.equal(second)

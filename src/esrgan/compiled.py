@@ -1,5 +1,9 @@
 """``torch.compile`` for RRDB networks: of a residual block, once, for all of them."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -26,13 +30,29 @@ def compile_blocks(generator: Generator, *, dynamic: bool | None) -> None:
         block.compile(dynamic=dynamic)
 
 
-def compile_to_train(generator: Generator) -> bool:
-    """Compile its blocks where a training gains by that, on CUDA with Triton; gives whether they are.
-
-    Where torch cannot compile them after all, for want of a C compiler, say, they run as they are written.
-    """
-    device = next(generator.parameters()).device
+def can_compile(device: torch.device) -> bool:
+    """Whether compiled networks are faster there and can be made: on CUDA, with Triton and a C compiler."""
     if device.type != "cuda" or not find_spec("triton") or torch.cuda.get_device_capability(device) < (7, 0):
+        return False
+    return any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))
+
+
+@contextmanager
+def falling_back(*, wanted: bool = True) -> Iterator[None]:
+    """Within it a network that torch fails to compile runs as it is written."""
+    if not wanted:
+        yield
+        return
+    with torch._dynamo.config.patch(suppress_errors=True):
+        yield
+
+
+def compile_to_train(generator: Generator) -> bool:
+    """Compile its blocks where a training gains by that; gives whether they are.
+
+    Where torch cannot compile them after all they run as they are written.
+    """
+    if not can_compile(next(generator.parameters()).device):
         return False
     torch._dynamo.config.suppress_errors = True
     compile_blocks(generator, dynamic=None)

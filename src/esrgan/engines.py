@@ -1,7 +1,9 @@
 """What runs a network: torch anywhere, OpenVINO or ncnn on the CPU, ncnn by Vulkan on any GPU."""
 
 import copy
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -10,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from esrgan.compiled import compile_blocks
+from esrgan.compiled import can_compile, compile_blocks, falling_back
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, layout, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.generator import Generator
@@ -25,8 +27,12 @@ SMALL_TILE = 128 * 128
 """LR pixels."""
 FEW = 8
 """Pictures: as many small ones are done while OpenVINO is loaded."""
+LONG = 20.0
+"""Seconds of a GPU's work after which a network is worth the seconds that compiling takes: long jobs go on for long."""
 Network = Generator | OtherNetwork
 _SWITCH = threading.Lock()
+
+log = logging.getLogger("esrgan")
 
 
 def torch_device(name: str) -> torch.device:
@@ -37,11 +43,14 @@ def torch_device(name: str) -> torch.device:
 class Torch:
     """A network run by torch, in any arithmetic; it keeps its own copies of the weights.
 
+    ESRGAN's are compiled where that pays, on CUDA with Triton after ``LONG`` seconds of work; if torch then cannot do
+    it after all, they go on as they are.
+
     Args:
         network: Left as it is.
         device: Where it runs; pictures are given and come back there, or, with Apple's GPU, on the CPU.
         dtype: Its usual arithmetic.
-        compiled: Through ``torch.compile``, which takes up to minutes at the first tile.
+        compiled: From the first tile on, which takes up to minutes for networks other than ESRGAN's.
     """
 
     def __init__(self, network: Network, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
@@ -50,6 +59,8 @@ class Torch:
         self.device = torch.device("cpu") if device.type == "mps" else device  # Apple's GPU takes one thread at a time
         self.about = f"by torch{', compiled,' if compiled else ''} on {device}"
         self._ready: dict[torch.dtype, Callable[[Tensor], Tensor]] = {}
+        self._may_compile = not compiled and isinstance(network, Generator) and can_compile(device)
+        self._worked = 0.0  # seconds
         self._lock = threading.Lock()
         self._turn = threading.Lock() if device.type == "mps" else nullcontext()
 
@@ -58,7 +69,24 @@ class Torch:
         run = self._run(dtype)
         with torch.inference_mode(), self._turn, _all_bits(self.place, dtype):
             lr = lr.to(self.place, dtype, memory_format=layout(self.place))
-            return (_explained(run, lr) if self.compiled else run(lr)).float().to(self.device)
+            if self.compiled:
+                return _explained(run, lr).float().to(self.device)
+            with self._watched(dtype), falling_back(wanted=self._worked >= LONG):
+                return run(lr).float().to(self.device)
+
+    @contextmanager
+    def _watched(self, dtype: torch.dtype) -> Iterator[None]:
+        """Count the seconds within, and let the network be compiled once they are many."""
+        start = time.perf_counter()
+        yield
+        if not self._may_compile or dtype == torch.float32 or self._worked >= LONG:
+            return
+        torch.cuda.synchronize(self.place)  # whoever called waits for the picture anyway
+        with self._lock:
+            before, self._worked = self._worked, self._worked + time.perf_counter() - start
+            if before < LONG <= self._worked:
+                log.info("%.0f seconds of work: the network is compiled from here on, which takes some more", LONG)
+                compile_blocks(cast(Generator, self._ready[dtype]), dynamic=True)
 
     def _run(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         with self._lock:
