@@ -51,7 +51,7 @@ class Upscaling(Running):
     overlap: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
     """Pixels read around every tile, so that no seam shows; 16, or 32 for deep networks."""
     compiled: Annotated[bool, Parameter(name="--compile", negative=())] = False
-    """Let torch compile the network: up to minutes at the start, for many pictures on a GPU."""
+    """Let torch compile the network at the start, for up to minutes; on CUDA long jobs come to that by themselves."""
 
 
 @Parameter(name="*", group=Group("Size", sort_key=1))
