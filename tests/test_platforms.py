@@ -143,7 +143,7 @@ def test_cudnns_words_for_too_little_memory_are_known(said):
     assert is_out_of_memory(RuntimeError(said))
 
 
-@pytest.mark.parametrize(("gigabytes", "expected"), [(1, (2, 288, 320)), (4, (4, 288, 320)), (40, (8, 544, 576))])
+@pytest.mark.parametrize(("gigabytes", "expected"), [(1, (2, 288, 320)), (4, (4, 288, 320)), (6, (6, 544, 576)), (40, (8, 1056, 1088))])
 def test_a_gpu_takes_as_much_at_once_as_its_memory_allows(monkeypatch, gigabytes, expected):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gigabytes << 30, 80 << 30))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)

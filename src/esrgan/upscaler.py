@@ -20,12 +20,15 @@ from esrgan.tiling import spans, tiled
 
 SHALLOW, OVERLAP, DEEP_OVERLAP = 8, 16, 32
 """LR pixels read around a tile, for networks of up to 8 blocks and for others: deep ones see farther."""
-KEPT, MUCH_KEPT = 256, 512
-"""Sides of what is kept of a tile, which divide many sides; larger ones overlap less and take more memory."""
+KEPT = 256
+"""Side of what is kept of a tile where memory is scarce."""
 VULKAN_TILE = 200
 """Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
-ROOMY = {"cpu": 8 << 30, "cuda": 5 << 30}
-"""Free bytes from which on the large tile is taken: a network of full size needs half of them for it, in fp32 more."""
+ROOMY = {"cpu": ((8 << 30, 512),), "cuda": ((20 << 30, 1024), (5 << 30, 512))}
+"""Free bytes from which on so much is kept; a network of full size needs half of them for it, in fp32 more.
+
+Sides divide many others; tiles of large ones share less of what they read, and take more memory.
+"""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
@@ -221,7 +224,8 @@ def _usual_tile(device: torch.device, overlap: int, *, vulkan: bool) -> int:
     if vulkan:  # whose memory is not the computer's
         return VULKAN_TILE
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() or 0
-    return 2 * overlap + (MUCH_KEPT if free > ROOMY.get(device.type, math.inf) else KEPT)
+    sides = (side for needed, side in ROOMY.get(device.type, ()) if free > needed)
+    return 2 * overlap + next(sides, KEPT)
 
 
 def _framed(lr: Tensor) -> Tensor:
