@@ -1,6 +1,7 @@
 """What is known of a set of pictures after a look at each: sizes, flaws, small thumbnails, and which look alike."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,33 +37,63 @@ class Census:
     details: list[Details] = field(default_factory=list)
     """Of each picture, to find cuts of it; empty if nobody will."""
 
-    def look(self, name: str, hr: Bytes, patch: int, *, cuts: bool = False) -> None:
-        """Take in one picture, (rows, columns, 3)."""
-        rows, columns = hr.shape[:2]
+    def take(self, name: str, seen: "Look") -> None:
+        """Take in one picture."""
         self.names.append(name)
-        self.sizes.append(rows * columns)
-        grey = brightness(hr)
-        self.thumbnails.append(_thumbnail(grey))
-        if cuts:
-            self.details.append(details(grey))
-        if min(rows, columns) < patch:
-            self.small.append(f"{name} ({columns} x {rows})")
-        patches = blocks(grey, min(patch, rows, columns))
-        deviations = patches.std(axis=(1, 2))
-        self.patches += len(patches)
-        self.flat_patches += int((deviations < FLAT).sum())
-        if grey.std() < FLAT:
-            self.flat.append(name)
-            return
-        if border(grey) >= 8:
-            self.bordered.append(name)
-        if is_soft(grey):
-            self.soft.append(name)
-        if is_blocky(grey):
-            self.blocky.append(name)
-        red, green, blue = np.moveaxis(hr.astype(np.int16), 2, 0)
-        if max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) <= 2:
-            self.grey.append(name)
+        self.sizes.append(seen.rows * seen.columns)
+        self.thumbnails.append(seen.thumbnail)
+        if seen.details:
+            self.details.append(seen.details)
+        self.patches += seen.patches
+        self.flat_patches += seen.flat_patches
+        if seen.small:
+            self.small.append(f"{name} ({seen.columns} x {seen.rows})")
+        for kind in ("flat", "bordered", "soft", "blocky", "grey"):
+            if getattr(seen, kind):
+                getattr(self, kind).append(name)
+
+
+class Look(NamedTuple):
+    """What is seen of one picture; of one that is flat, nothing but that."""
+
+    rows: int
+    columns: int
+    thumbnail: NDArray[np.float32]
+    details: Details | None
+    patches: int
+    flat_patches: int
+    small: bool
+    flat: bool
+    bordered: bool = False
+    soft: bool = False
+    blocky: bool = False
+    grey: bool = False
+
+
+def look(hr: Bytes, patch: int, *, cuts: bool = False) -> Look:
+    """Look at one picture, (rows, columns, 3)."""
+    rows, columns = hr.shape[:2]
+    bright = brightness(hr)
+    patches = blocks(bright, min(patch, rows, columns))
+    seen = Look(
+        rows=rows,
+        columns=columns,
+        thumbnail=_thumbnail(bright),
+        details=details(bright) if cuts else None,
+        patches=len(patches),
+        flat_patches=int((patches.std(axis=(1, 2)) < FLAT).sum()),
+        small=min(rows, columns) < patch,
+        flat=bool(bright.std() < FLAT),
+    )
+    if seen.flat:
+        return seen
+    red, green, blue = np.moveaxis(hr.astype(np.int16), 2, 0)
+    return seen._replace(
+        bordered=border(bright) >= 8,
+        soft=is_soft(bright),
+        blocky=is_blocky(bright),
+        grey=max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(blue - red).max()) <= 2,
+    )
 
 
 def _thumbnail(grey: NDArray[np.float32]) -> NDArray[np.float32]:

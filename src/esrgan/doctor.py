@@ -4,18 +4,18 @@ Pictures are looked at one by one; only small thumbnails of them are kept.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from esrgan.census import Census, twins
+from esrgan.census import Census, Look, look, twins
 from esrgan.cuts import find_cuts
 from esrgan.errors import EsrganError
 from esrgan.flaws import brightness
 from esrgan.images import find_images, read_bytes8
+from esrgan.in_threads import in_threads
 from esrgan.lr_kernels import Way, looks_like
 from esrgan.pairs import NoPartnerError, PairFiles, find_pairs, read_pair
-from esrgan.photo_store import Bytes, PhotoStore
+from esrgan.photo_store import PhotoStore
 
 FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
@@ -53,8 +53,10 @@ def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4,
 def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 128) -> list[Finding]:
     """The same of decoded training pictures, before a run; of very many, a part spread over all is looked at."""
     training, every = Census(broken=list(store.skipped)), 1 + store.bytes // MOST
-    for i in range(0, len(store), every):
-        training.look(store.names[i], store.picture(i)[1], patch, cuts=bool(val))
+    chosen = range(0, len(store), every)
+    looks = in_threads(lambda i: look(store.picture(i)[1], patch, cuts=bool(val)), chosen)
+    for i, seen in zip(chosen, looks, strict=True):
+        training.take(store.names[i], seen)
     findings = [*_of_training(training, patch, every), *_of_validation(training, val, store.scale)]
     if every > 1:
         text = f"one in {every} training pictures was looked at; `esrgan data check` looks at all"
@@ -78,27 +80,19 @@ def _pairs(folder: Path, scale: int) -> list[PairFiles]:
 
 
 def _census(paths: Sequence[Path], patch: int, *, cuts: bool = False) -> Census:
-    census = Census()
-    for path, found in _read_all(paths):
-        if isinstance(found, str):
-            census.broken.append(found)
-        else:
-            census.look(str(path), found, patch, cuts=cuts)
-    return census
-
-
-def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Bytes | str]]:
-    """Each picture, or why it cannot be read."""
-
-    def read(path: Path) -> Bytes | str:
+    def read_and_look(path: Path) -> Look | str:
         try:
-            return read_bytes8(path).numpy()
+            return look(read_bytes8(path).numpy(), patch, cuts=cuts)
         except EsrganError as error:
             return str(error)
 
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(paths), 8):
-            yield from zip(paths[start:], pool.map(read, paths[start : start + 8]), strict=False)
+    census = Census()
+    for path, found in zip(paths, in_threads(read_and_look, paths), strict=True):
+        if isinstance(found, str):
+            census.broken.append(found)
+        else:
+            census.take(str(path), found)
+    return census
 
 
 def _of_training(seen: Census, patch: int, every: int = 1) -> Iterator[Finding]:
@@ -154,11 +148,17 @@ def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterato
 
 def _cuts(training: Census, paths: Sequence[Path], known: set[str]) -> Iterator[str]:
     """The validation pictures that are cuts of training pictures, or have training pictures cut from them."""
-    for path, found in _read_all([path for path in paths if str(path) not in known]):
-        if not isinstance(found, str) and training.details:
-            i = find_cuts(brightness(found), training.details)
-            if i is not None:
-                yield f"{path} in {training.names[i]}"
+
+    def found_in(path: Path) -> int | None:
+        try:
+            return find_cuts(brightness(read_bytes8(path).numpy()), training.details) if training.details else None
+        except EsrganError:  # told already
+            return None
+
+    others = [path for path in paths if str(path) not in known]
+    for path, i in zip(others, in_threads(found_in, others), strict=True):
+        if i is not None:
+            yield f"{path} in {training.names[i]}"
 
 
 def of_pairs(folder: Path, scale: int) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from esrgan.errors import EsrganError
 from esrgan.files import move, write_text
 from esrgan.images import find_images, read_bytes8
+from esrgan.in_threads import in_threads
 from esrgan.resize import make_lr
 
 FORMAT = 2
@@ -173,19 +173,16 @@ def _decode_all(
         lr = make_lr(torch.from_numpy(hr).permute(2, 0, 1).float() / 255, scale) * 255
         return lr.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy(), hr
 
-    workers = min(os.cpu_count() or 2, 8)  # few, as decoded pictures wait in memory
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 2 * workers):
-            for path, result in zip(paths[start:], pool.map(decode, paths[start : start + 2 * workers]), strict=False):
-                if isinstance(result, str):
-                    skipped.append(result)
-                    continue
-                lr, hr = result
-                shapes.append(lr.shape[:2])
-                names.append(str(path))
-                lr_file.write(lr.data)
-                hr_file.write(hr.data)
-                digest.update(hr.data)
+    for path, result in zip(paths, in_threads(decode, paths), strict=True):
+        if isinstance(result, str):
+            skipped.append(result)
+            continue
+        lr, hr = result
+        shapes.append(lr.shape[:2])
+        names.append(str(path))
+        lr_file.write(lr.data)
+        hr_file.write(hr.data)
+        digest.update(hr.data)
     digest.update(json.dumps(shapes).encode())
     return {"shapes": shapes, "names": names, "skipped": skipped, "digest": digest.hexdigest()}
 
