@@ -241,7 +241,7 @@ All of it, from nothing (the options of the last command are below):
 ## Limits
 
 {limits} Text, drawings and faces are rare in its data. It has {millions:.1f} million parameters and was
-trained for hours, not days.
+trained in a small part of the time that the paper's networks had.
 
 ## Data
 
