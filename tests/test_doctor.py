@@ -193,3 +193,9 @@ def test_of_very_many_pixels_a_part_is_looked_at_before_a_run_and_all_are_counte
     text = "\n".join(map(str, examine_store(store, patch=32)))
     assert "only 12 pictures" in text
     assert "one in 4 training pictures was looked at" in text
+
+
+def test_validation_folders_are_not_searched(healthy, tmp_path):
+    tiny.pictures(tmp_path, 2, seed=9)  # beside the folder of training pictures, as a run takes them
+    assert healthy.parent == tmp_path
+    assert "validation" not in said(healthy, val=[tmp_path])

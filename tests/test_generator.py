@@ -1,9 +1,13 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
-from esrgan.compiled import compile_to_train
+from esrgan.compiled import AT_ONCE, compile_to_train
 from esrgan.config import GeneratorConfig
 from esrgan.convolutions import activate, conv_enlarged, evenly_rounded, transposed_kernel
 from esrgan.errors import EsrganError
@@ -81,6 +85,29 @@ def test_the_sums_by_source_are_those_of_the_dense_block(compiled):
 
 def test_blocks_are_compiled_for_training_on_cuda_alone():
     assert not compile_to_train(Generator(GeneratorConfig(blocks=1, channels=4, growth=2)))
+
+
+@pytest.mark.parametrize("fails", ["forward", "backward"])
+def test_where_compiling_fails_a_training_goes_on_without_it(monkeypatch, fails):
+    def compiler(of):
+        def compiled(graph, _):
+            if of == fails:
+                raise RuntimeError("no kernel of it")
+            return make_boxed_func(graph.forward)
+
+        return compiled
+
+    backend = aot_autograd(fw_compiler=compiler("forward"), bw_compiler=compiler("backward"))
+    monkeypatch.setattr("esrgan.compiled.can_compile", lambda _: True)
+    monkeypatch.setattr(RRDB, "compile", lambda self, **options: nn.Module.compile(self, backend=backend, **options))
+    torch.compiler.reset()
+    net = tiny()
+    wanted, x = copy.deepcopy(net), torch.rand(1, 3, 8, 8)
+    with torch._dynamo.config.patch(suppress_errors=False), torch._functorch.config.patch({AT_ONCE: False}):
+        assert compile_to_train(net)
+        for network in (net, wanted):
+            network(x).square().mean().backward()
+    assert torch.equal(net.conv_first.weight.grad, wanted.conv_first.weight.grad)
 
 
 def test_the_papers_start_is_small_and_without_bias():

@@ -143,12 +143,15 @@ def test_cudnns_words_for_too_little_memory_are_known(said):
     assert is_out_of_memory(RuntimeError(said))
 
 
-@pytest.mark.parametrize(("gigabytes", "expected"), [(1, (2, 288, 320)), (4, (4, 288, 320)), (6, (6, 544, 576)), (40, (8, 1056, 1088))])
+@pytest.mark.parametrize(
+    ("gigabytes", "expected"), [(1, (2, 288, 320)), (4, (4, 288, 320)), (6, (6, 544, 576)), (40, (8, 1056, 1088))]
+)
 def test_a_gpu_takes_as_much_at_once_as_its_memory_allows(monkeypatch, gigabytes, expected):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gigabytes << 30, 80 << 30))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     cuda = torch.device("cuda")
-    assert (_at_once(cuda), *(_usual_tile(cuda, overlap, vulkan=False) for overlap in (16, 32))) == expected
+    assert (_at_once(cuda), *(_usual_tile(cuda, overlap, 4, vulkan=False) for overlap in (16, 32))) == expected
+    assert _usual_tile(cuda, 32, 8, vulkan=False) <= 576
 
 
 def test_pictures_lie_channels_last_but_on_apples_gpus():

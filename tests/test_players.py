@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from esrgan.config import OptimConfig
+from esrgan.config import GeneratorConfig, OptimConfig
 from esrgan.discriminator import Discriminator
+from esrgan.generator import Generator
 from esrgan.players import Average, Player, rate
 
+SHAPE = GeneratorConfig(channels=8, growth=4, blocks=1)
 FINE, BAD = torch.tensor(True), torch.tensor(False)
 
 
@@ -118,3 +120,20 @@ def test_the_average_follows_and_is_young_at_first():
         net.weight += 1
     average.update(1, FINE)
     assert average.net.weight.item() - start == pytest.approx(10 / 11)
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "muon"])
+def test_a_state_laid_out_otherwise_in_memory_goes_on_as_it_was(algorithm):
+    """As a run on Apple's GPU saves it."""
+    ones, others = (player(Generator(SHAPE), algorithm=algorithm) for _ in range(2))
+    for number in (1, 2):
+        learn(ones, number)
+    state = copy.deepcopy(ones.state_dict())
+    for optimizer in state["optimizers"]:
+        for kept in optimizer["state"].values():
+            kept |= {name: value.contiguous() for name, value in kept.items()}
+    others.load_state_dict(state)
+    for p in (ones, others):
+        learn(p, 3)
+    for mine, theirs in zip(weights(ones), weights(others), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7)

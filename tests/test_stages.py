@@ -183,3 +183,28 @@ def test_a_killed_run_ends_in_the_bytes_of_an_unbroken_one(tmp_path, stage):
 def logged(config):
     kept = [row for row in rows(config) if row.get("note") != "resumed"]
     return [{name: value for name, value in row.items() if name not in ("time", "steps_per_second")} for row in kept]
+
+
+def test_batch_norm_is_given_more_than_one_pixel(tmp_path):
+    shape = replace(tiny.SHAPE, scale=16)
+    save_model(Generator(shape), tmp_path / "stage1.safetensors")
+    config = tiny.stage_2(tmp_path, batch=1, discriminator=DiscriminatorConfig(channels=4, batch_norm=True))
+    with pytest.raises(
+        EsrganError, match="more than one patch of 16 pixels; use --batch 2 or more, or a --patch above 32"
+    ):
+        build_team(config)
+    build_team(replace(config, batch=2))
+    build_team(replace(config, patch=48))
+
+
+def test_what_a_run_begins_from_is_validated_once_also_if_it_is_killed_at_once(tmp_path, monkeypatch):
+    model = pretrain(tiny.stage_1(tmp_path))
+    config = tiny.stage_1(
+        tmp_path, init=model, run_dir=tmp_path / "on", val=(tiny.pictures(tmp_path / "val", 1, seed=7),)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("esrgan.training.train_steps", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(config)
+    pretrain(config)
+    assert [row["step"] for row in rows(config) if "validation" in row] == [0, 6, 12]

@@ -7,7 +7,7 @@ import torch
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import Generator
+from esrgan.generator import Generator, calm
 from esrgan.model_file import save_model
 from esrgan.transplant import transplant
 
@@ -15,10 +15,10 @@ SMALL = GeneratorConfig(channels=4, growth=3, blocks=1)
 WIDER = replace(SMALL, channels=7, growth=5)
 
 
-def begun(tmp_path, given, config):
+def begun(tmp_path, given, config, start="paper"):
     """A generator of ``config`` with the weights of ``given``."""
     save_model(given, tmp_path / "given.safetensors")
-    generator = Generator(config, start="paper")
+    generator = Generator(config, start=start)
     transplant(tmp_path / "given.safetensors", generator)
     return generator
 
@@ -42,13 +42,25 @@ def test_a_wider_network_begins_as_the_same_function_and_all_of_it_learns(tmp_pa
         assert (weight.grad != 0).float().mean() > 0.9, name
 
 
+@pytest.mark.parametrize("start", ["paper", "identity"])
 @pytest.mark.parametrize("change", [{}, {"plus": True}], ids=str)
-def test_a_deeper_network_begins_nearly_as_the_same_function(tmp_path, change):
+def test_a_deeper_network_begins_nearly_as_the_same_function_and_all_of_it_learns(tmp_path, change, start):
     given = Generator(replace(SMALL, **change), start="paper")
-    deeper = begun(tmp_path, given, replace(WIDER, blocks=23, **change))
+    deeper = begun(tmp_path, given, replace(WIDER, blocks=23, **change), start)
     x = torch.rand(2, 3, 12, 14)
-    difference = deeper(x) - given(x)
-    assert difference.std() < 0.05 * given(x).std()  # as it was before blocks were calmed: above 2
+    out = deeper(x)
+    assert (out - given(x)).std() < 0.05 * given(x).std()  # as it was before blocks were calmed: above 2
+    out.square().mean().backward()
+    of_given, of_new = (deeper.body[i].rdb2.conv5.weight.grad.norm() for i in (0, 12))
+    assert of_new > 0.01 * of_given  # calmed twice: 1e-5
+
+
+def test_calming_a_block_twice_is_calming_it_once():
+    block = Generator(SMALL, start="paper").body[0]
+    factor = calm(block)
+    once = {name: weight.clone() for name, weight in block.state_dict().items()}
+    assert calm(block) == factor
+    assert all(torch.equal(weight, once[name]) for name, weight in block.state_dict().items())
 
 
 @pytest.mark.parametrize("change", [{"growth": 2}, {"channels": 3}, {"plus": True}], ids=str)

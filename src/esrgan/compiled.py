@@ -12,6 +12,8 @@ from esrgan.generator import Generator
 
 GRAPHS = 64
 """That torch may compile in all: two for each network and arithmetic."""
+AT_ONCE = "force_non_lazy_backward_lowering"
+"""Torch's option to compile a backward pass with its forward, where errors of compiling are still caught."""
 
 
 def compile_blocks(generator: Generator, *, dynamic: bool | None) -> None:
@@ -55,5 +57,7 @@ def compile_to_train(generator: Generator) -> bool:
     if not can_compile(next(generator.parameters()).device):
         return False
     torch._dynamo.config.suppress_errors = True
+    if hasattr(torch._functorch.config, AT_ONCE):
+        setattr(torch._functorch.config, AT_ONCE, True)
     compile_blocks(generator, dynamic=None)
     return True

@@ -50,11 +50,25 @@ def details(grey: NDArray[np.float32]) -> Details:
     return Details(places.numpy(), looks.half().numpy())
 
 
-def find_cuts(grey: NDArray[np.float32], others: Sequence[Details]) -> int | None:
+class Catalogue(NamedTuple):
+    """The details of many pictures, one after the other."""
+
+    looks: Tensor
+    places: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    """Which picture each is of."""
+
+
+def catalogue(pictures: Sequence[Details]) -> Catalogue:
+    """One table of all their details."""
+    looks = torch.from_numpy(np.concatenate([picture.looks for picture in pictures]))
+    owner = np.repeat(np.arange(len(pictures)), [len(picture.places) for picture in pictures])
+    return Catalogue(looks, np.concatenate([picture.places for picture in pictures]), owner)
+
+
+def find_cuts(grey: NDArray[np.float32], others: Catalogue) -> int | None:
     """Which of the others shows part of this picture, or is part of it, mirrored or turned too; none if none does."""
-    looks = torch.from_numpy(np.concatenate([other.looks for other in others]))
-    places = np.concatenate([other.places for other in others])
-    owner = np.repeat(np.arange(len(others)), [len(other.places) for other in others])
+    looks, places, owner = others
     for turn in range(8):
         flipped = np.rot90(grey.T if turn & 4 else grey, turn & 3)
         mine = details(flipped)

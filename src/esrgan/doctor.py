@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from esrgan.census import Census, Look, look, twins
-from esrgan.cuts import find_cuts
+from esrgan.cuts import catalogue, find_cuts
 from esrgan.errors import EsrganError
 from esrgan.flaws import brightness
 from esrgan.images import find_images, read_bytes8
@@ -79,6 +79,11 @@ def _pairs(folder: Path, scale: int) -> list[PairFiles]:
         return []
 
 
+def _validated(place: Path, scale: int) -> list[PairFiles]:
+    """What a run with this in --val is validated on; unlike training pictures, not searched for in subfolders."""
+    return _pairs(place, scale) if place.is_dir() and _is_paired(place, scale) else find_pairs(place, scale)
+
+
 def _census(paths: Sequence[Path], patch: int, *, cuts: bool = False) -> Census:
     def read_and_look(path: Path) -> Look | str:
         try:
@@ -132,7 +137,7 @@ def _of_training(seen: Census, patch: int, every: int = 1) -> Iterator[Finding]:
 def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterator[Finding]:
     if not val:
         return
-    paths = _hr_images(val, scale)
+    paths = [files.hr for place in val for files in _validated(place, scale)]
     seen = _census(paths, patch=32)
     alike = twins(seen, training, same=False)
     pictures = "validation picture", "validation pictures"
@@ -148,10 +153,13 @@ def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterato
 
 def _cuts(training: Census, paths: Sequence[Path], known: set[str]) -> Iterator[str]:
     """The validation pictures that are cuts of training pictures, or have training pictures cut from them."""
+    if not training.details:
+        return
+    known_details = catalogue(training.details)
 
     def found_in(path: Path) -> int | None:
         try:
-            return find_cuts(brightness(read_bytes8(path).numpy()), training.details) if training.details else None
+            return find_cuts(brightness(read_bytes8(path).numpy()), known_details)
         except EsrganError:  # told already
             return None
 

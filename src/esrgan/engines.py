@@ -74,6 +74,10 @@ class Torch:
             with self._watched(dtype), falling_back(wanted=self._worked >= LONG):
                 return run(lr).float().to(self.device)
 
+    def steady(self) -> None:
+        """Compute all that comes as it is computed now."""
+        self._may_compile = False
+
     @contextmanager
     def _watched(self, dtype: torch.dtype) -> Iterator[None]:
         """Count the seconds within, and let the network be compiled once they are many."""
@@ -145,7 +149,11 @@ class BySize:
     def expect(self, pictures: int) -> None:
         """For so many, small ones too are worth loading OpenVINO, or not; one run has one answer."""
         if pictures > FEW:
-            self.small = self.large
+            self.steady()
+
+    def steady(self) -> None:
+        """Give small tiles too to OpenVINO."""
+        self.small = self.large
 
 
 Engine = Torch | Ncnn | OpenVINO | BySize

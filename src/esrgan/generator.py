@@ -167,7 +167,7 @@ def calm(block: RRDB) -> float:
     """
     for dense in (block.rdb1, block.rdb2, block.rdb3):
         centre = dense.conv5.weight[:, : len(dense.conv5.weight), 1, 1]  # those that read the block's own input
-        centre.diagonal().sub_(0.5 / RESIDUAL_SCALE)
+        centre.diagonal().fill_(-0.5 / RESIDUAL_SCALE)
     return 1 + RESIDUAL_SCALE * 0.5**3
 
 

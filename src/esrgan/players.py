@@ -124,6 +124,10 @@ class Player:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             groups = optimizer.state_dict()["param_groups"]  # the saved ones may be another device's
             optimizer.load_state_dict(saved | {"param_groups": groups})
+            for weight, kept in optimizer.state.items():  # laid out in memory as the weight is, wherever it was saved
+                for name, value in kept.items():
+                    if isinstance(value, Tensor) and value.shape == weight.shape:
+                        kept[name] = torch.empty_like(weight).copy_(value)
         self._clear()
         self._buffers = [buffer.clone() for buffer in self.net.buffers()]
 

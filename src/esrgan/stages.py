@@ -37,6 +37,9 @@ from esrgan.transplant import transplant
 from esrgan.validation import Validation
 from esrgan.vgg import VGGFeatures
 
+ONE_PIXEL = 16
+"""Side of patches of which the discriminator's last maps are one pixel, of which batch norm knows no variance."""
+
 
 class Team(NamedTuple):
     """Who takes part in a stage, and what they play for."""
@@ -105,6 +108,12 @@ def build_team(config: Config) -> Team:
     if isinstance(config, PretrainConfig):
         return Team({"generator": generator}, average, psnr_objective(generator))
     shape = config.discriminator
+    seen = config.patch - (net.scale if config.weights.grid else 0)
+    if shape.batch_norm and config.batch == 1 and seen <= ONE_PIXEL:
+        raise EsrganError(
+            f"batch norm of the discriminator needs more than one patch of {seen} pixels; use --batch 2 or more, or a"
+            f" --patch above {config.patch - seen + ONE_PIXEL}"
+        )
     critic = distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device))
     optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
     discriminator = player(critic, config=optim)

@@ -51,7 +51,8 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
     if progress.step > config.steps:
         raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
     _check_same(progress, run, setup)
-    if not progress.step and setup.init and (setup.score == "lpips" or "discriminator" not in setup.players):
+    starts = not progress.step and progress.best is None
+    if starts and setup.init and (setup.score == "lpips" or "discriminator" not in setup.players):
         progress.due = True  # what the model can do that it begins from; not where GANs lose PSNR
     with _bar(run.first) as bar, stopping() as stop:
         session = _Session(config, run, setup, progress, bar, stop)

@@ -6,6 +6,7 @@ of a small network is not lost to a larger one. Source of the idea: Chen et al.,
 instead of their split channels need no symmetry broken.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import cast
@@ -44,6 +45,7 @@ def transplant(path: Path, generator: Generator) -> None:
             f"{path} is another network than this run's: only {placed:,} of its {sizes[0]:,} weights fit; give"
             " the --generator options that `esrgan models show` tells of it, or leave --init out"
         )
+    gain = _calmed(generator, len(given.body))
     for name, weight in fitting.items():
         rows = mine[name][: len(weight)]  # a view
         if weight.ndim < 4 or weight.shape == mine[name].shape:
@@ -51,13 +53,12 @@ def transplant(path: Path, generator: Generator) -> None:
         else:
             rows.zero_()
             rows[:, _inputs(name, weight.shape[1], *shapes)] = weight
-    _pass_on(generator, len(given.body))
+    generator.conv_body.weight.div_(gain)  # which sees features as large as before
 
 
-def _pass_on(generator: Generator, blocks: int) -> None:
-    """Let the blocks after the first ``blocks`` change little, and what reads them see features as large as before."""
-    for block in generator.body[blocks:]:
-        generator.conv_body.weight.div_(calm(cast(RRDB, block)))
+def _calmed(generator: Generator, blocks: int) -> float:
+    """Let the blocks after the first ``blocks`` change little; gives by how much they enlarge features all the same."""
+    return math.prod(calm(cast(RRDB, block)) for block in generator.body[blocks:])
 
 
 def _shape(config: GeneratorConfig) -> str:

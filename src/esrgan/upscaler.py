@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from esrgan.devices import Precision
-from esrgan.engines import VULKAN, BySize, EngineName, pick_engine, torch_device
+from esrgan.engines import VULKAN, BySize, EngineName, Torch, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.memory import free_bytes, is_out_of_memory
@@ -25,7 +25,7 @@ KEPT = 256
 VULKAN_TILE = 200
 """Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
 ROOMY = {"cpu": ((8 << 30, 512),), "cuda": ((20 << 30, 1024), (5 << 30, 512))}
-"""Free bytes from which on so much is kept; a network of full size needs half of them for it, in fp32 more.
+"""Free bytes from which on so much is kept; a network of full size at x4 needs half of them for it, in fp32 more.
 
 Sides divide many others; tiles of large ones share less of what they read, and take more memory.
 """
@@ -91,7 +91,8 @@ class Upscaler:
         self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.device, self.dtype = self._engine.device, self._engine.dtype
-        self.tile = tile or max(_usual_tile(self.device, self.overlap, vulkan=device == VULKAN), 3 * self.overlap)
+        usual = _usual_tile(self.device, self.overlap, self.scale, vulkan=device == VULKAN)
+        self.tile = tile or max(usual, 3 * self.overlap)
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
         self._unfit = [0]  # tiles in a row that 16 bits were unfit for; shared by copies
@@ -108,6 +109,11 @@ class Upscaler:
         """Prepare for so many pictures: more than a few are worth a longer start."""
         if isinstance(self._engine, BySize):
             self._engine.expect(pictures)
+
+    def steady(self) -> None:
+        """Let one engine compute all that comes, in one way: for measurements."""
+        if isinstance(self._engine, BySize | Torch):
+            self._engine.steady()
 
     @property
     def about(self) -> str:
@@ -220,11 +226,12 @@ def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
     return max(OVERLAP, min(usual, tile // 4)) if tile else usual
 
 
-def _usual_tile(device: torch.device, overlap: int, *, vulkan: bool) -> int:
+def _usual_tile(device: torch.device, overlap: int, scale: int, *, vulkan: bool) -> int:
     if vulkan:  # whose memory is not the computer's
         return VULKAN_TILE
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() or 0
-    sides = (side for needed, side in ROOMY.get(device.type, ()) if free > needed)
+    larger = max(1, scale / 4) ** 2  # than at x4 is what most memory is needed for, the result's size
+    sides = (side for needed, side in ROOMY.get(device.type, ()) if free > needed * larger)
     return 2 * overlap + next(sides, KEPT)
 
 
