@@ -57,7 +57,8 @@ def test_a_command_that_is_not_understood_exits_with_2(argv, capsys):
         (["test", "--data", "x", "--scale", "3.5"], "--scale is 3.5"),
         (["pretrain", "--images", "x", "--steps", "2.6"], "--steps is 2.6"),
         (["pretrain", "--images", "x", "--generator.blocks", "1.5"], "--generator.blocks is 1.5"),
-        (["test", "--data", "x", "--json", "/"], "is no .json file"),
+        (["test", "--data", "x", "--json", "/"], "is a folder"),
+        (["test", "--data", "x", "--json", "report.txt"], "is no .json file"),
     ],
 )
 def test_what_would_be_taken_for_something_else_is_refused(argv, named, capsys):

@@ -61,6 +61,9 @@ def test_metadata_replaces_no_model_and_nothing_filled_in(models: list[str], tmp
     assert main(["convert", models[0], str(out), "--openmodeldb", str(data)]) == 2
     assert data.read_text() == "filled in"
     assert not out.exists()
+    before = Path(models[0]).read_bytes()
+    assert main(["convert", models[0], str(out), "--openmodeldb", models[0], "--overwrite"]) == 2
+    assert Path(models[0]).read_bytes() == before
 
 
 def test_export_writes_and_reports(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.library import find_model
-from esrgan.picture_reader import open_picture
+from esrgan.picture_formats import FORMATS, fit_format
+from esrgan.picture_reader import SRGB_CHRM, open_picture
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler
@@ -99,6 +100,19 @@ def test_a_resolution_of_no_unit_keeps_its_number(upscaler):
     assert [round(dpi) for dpi in out.info["dpi"]] == [300, 300]
 
 
+@pytest.mark.parametrize(("unit", "dpi"), [(1, 72), (0, None)])
+def test_a_png_states_its_resolution_or_the_shape_of_a_pixel_alone(upscaler, unit, dpi):
+    data = with_chunk(saved(photo(), "PNG"), b"pHYs", struct.pack(">IIB", 2834, 2834 if unit else 5668, unit))
+    found = enlarged(upscaler, data).info.get("dpi")
+    assert (found and round(found[0])) == dpi
+
+
+def test_frames_that_become_pages_lose_their_time_and_it_is_told():
+    data = saved(photo(), "GIF", save_all=True, append_images=[photo().rotate(180)], duration=80)
+    _, notes = fit_format(open_picture(data), (192, 256), FORMATS["tiff"])
+    assert "how long each frame is shown" in notes[0]
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("form", ["tiff", "png", "jpeg"])
 def test_no_resolution_is_invented(upscaler, kind, form):
@@ -134,6 +148,10 @@ def test_xmp_stays(upscaler):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about>me</about></x:xmpmeta>'
     for kind in ("JPEG", "WEBP"):
         assert b"<about>me</about>" in enlarged(upscaler, saved(photo(), kind, xmp=xmp)).info["xmp"]
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode(), zip=True)
+    made = enlarged(upscaler, saved(photo(), "PNG", pnginfo=info))
+    assert made.info["xmp"] == xmp  # which PIL knows where it is not compressed, as others do
 
 
 @pytest.mark.parametrize(("mode", "kind", "expected"), [
@@ -454,7 +472,8 @@ def test_what_fails_while_it_is_written_is_told(upscaler, monkeypatch):
 @pytest.mark.parametrize(
     ("chunk", "note"),
     [((b"gAMA", (100_000).to_bytes(4, "big")), "gamma is 1"), ((b"cICP", bytes((9, 16, 0, 1))), "cICP"),
-     ((b"gAMA", (45_455).to_bytes(4, "big")), None)],
+     ((b"gAMA", (45_455).to_bytes(4, "big")), None), ((b"cHRM", struct.pack(">8I", *SRGB_CHRM)), None),
+     ((b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)), "cHRM")],
 )  # fmt: skip
 def test_statements_of_colour_that_are_not_kept_are_told(chunk, note):
     notes = open_picture(with_chunk(saved(photo(), "PNG"), *chunk)).notes
@@ -500,3 +519,18 @@ def test_a_tensor_beside_the_range_is_refused(upscaler):
     for image in (torch.full((1, 3, 8, 8), 200.0), torch.full((1, 3, 8, 8), -0.5)):
         with pytest.raises(EsrganError, match=r"pictures are in \[0, 1\]; this one spans"):
             upscaler(image)
+
+
+def test_pil_images_that_cannot_be_enlarged_are_told(upscaler):
+    cut = Image.open(io.BytesIO(saved(photo(), "PNG")[:2000]))
+    deep = Image.fromarray(np.full((16, 16), 30000, np.uint16))
+    deep.info["transparency"] = 31354
+    for image, words in ((cut, "damaged or closed"), (deep, "give the file or its bytes")):
+        with pytest.raises(EsrganError, match=words):
+            upscale(image, upscaler)
+
+
+def test_large_factors_are_written_out():
+    assert Enlargement(scale=1000).label(1, 1000) == "1000"
+    assert Enlargement(width=70_000).label(1, 70_000) == "70000"
+    assert Enlargement(scale=1.5).label(2, 3) == "1.5"

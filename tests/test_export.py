@@ -135,3 +135,14 @@ def test_an_unknown_format_is_named(tmp_path: Path) -> None:
     saved(tmp_path / "m.safetensors")
     with pytest.raises(EsrganError, match=r"must end in one of \.onnx"):
         export(tmp_path / "m.safetensors", tmp_path / "m.trt")
+
+
+def test_the_weights_that_are_read_are_not_written_over(tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    saved(tmp_path / "m.safetensors")
+    export(tmp_path / "m.safetensors", tmp_path / "n.param")
+    before = (tmp_path / "n.bin").read_bytes()
+    for source, out in (("n.bin", "n.param"), ("n.param", "n.xml")):
+        with pytest.raises(EsrganError, match="is read and would be overwritten"):
+            export(tmp_path / source, tmp_path / out, half=True)
+    assert (tmp_path / "n.bin").read_bytes() == before

@@ -218,7 +218,11 @@ def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None, jpeg: i
             scores = score(sr, pair.hr[None], border=model.scale, lpips=lpips, grey=pair.grey)
             yield Row(name=pair.name, scores=scores, seconds=seconds)
         except EsrganError as error:
-            yield Row(name=each.hr.stem, scores=dict.fromkeys(SCORES), error=str(error))
+            yield Row(name=each.hr.stem, scores=dict.fromkeys(SCORES), error=_told(str(error), str(each.hr)))
+
+
+def _told(error: str, name: str) -> str:
+    return error if name in error else f"{name}: {error}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -33,13 +33,16 @@ def convert_command(
     """
     from esrgan.convert import convert  # noqa: PLC0415 - torch only when asked for
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.files import require_new  # noqa: PLC0415
+    from esrgan.files import require_new, require_other, with_weights  # noqa: PLC0415
     from esrgan.openmodeldb import write_openmodeldb  # noqa: PLC0415
 
     if openmodeldb and openmodeldb.resolve() == out.resolve():
         raise UsageError(f"{out} is to be the model; give --openmodeldb a name of its own")
+    source = _find(model)
+    if openmodeldb:
+        require_other(openmodeldb, *with_weights(source))
     require_new(out, openmodeldb, overwrite=overwrite)
-    result = convert(_find(model), out, dialect=to, half=half, scale=scale)
+    result = convert(source, out, dialect=to, half=half, scale=scale)
     print(f"{out}: {result.dialect}, x{result.scale}")
     for line in (*result.parity, *([result.note] if result.note else [])):
         print(f"  {line}")

@@ -97,7 +97,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     here = Upscaling(device="cpu") if ray else running  # Ray's workers have devices of their own
     network, weights = _load(model, alpha, psnr_model, size.scale, here.device)
     upscaler = Upscaler(network, **asdict(here))
-    stdin = sys.stdin.buffer.read() if STDIO in inputs else b""
+    stdin = sys.stdin.buffer.read() if STDIO in inputs and sys.stdin else b""  # which may be closed
     naming = Naming(out=out, pattern=name, form=form, how=Enlargement(**asdict(size)), network_scale=upscaler.scale,
                     limit_pixels=limit_pixels, stdin=stdin)  # fmt: skip
     todo = _planned(inputs, naming, report=json, compare=compare, hints=model is None)

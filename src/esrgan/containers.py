@@ -6,6 +6,8 @@ from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
 _MOST_TEXT = 16 << 20  # bytes
+BLOCK = 1 << 20
+"""Bytes moved at a time."""
 _BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)]
 
 
@@ -50,13 +52,27 @@ def is_lossless_webp(file: BinaryIO) -> bool:
     return False
 
 
+def insert(file: BinaryIO, place: int, data: bytes) -> None:
+    """Put ``data`` into a file, open for reading and writing, before its byte number ``place``."""
+    end = file.seek(0, os.SEEK_END)
+    while end > place:  # from the end, to make room for it
+        start = max(end - BLOCK, place)
+        file.seek(start)
+        block = file.read(end - start)
+        file.seek(start + len(data))
+        file.write(block)
+        end = start
+    file.seek(place)
+    file.write(data)
+
+
 def chunks_before_pixels(file: BinaryIO) -> dict[bytes, bytes]:
-    """Each kind of chunk before a PNG's pixels, and the first 16 bytes of its content."""
+    """Each kind of chunk before a PNG's pixels, and the first 32 bytes of its content."""
     found = {}
     file.seek(8)
     while len(header := file.read(8)) == 8 and header[4:] != b"IDAT":
         place, length = file.tell(), int.from_bytes(header[:4], "big")
-        found[header[4:]] = file.read(min(16, length))
+        found[header[4:]] = file.read(min(32, length))
         file.seek(place + length + 4)
     return found
 

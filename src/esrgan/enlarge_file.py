@@ -52,7 +52,8 @@ class Enlargement:
 
     def label(self, width: int, new_width: int) -> str:
         """What a file name says of the enlargement, such as 4 or 1.5."""
-        return f"{self.scale or new_width / width:.3g}"
+        factor = self.scale or new_width / width
+        return f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}"
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
         """Rows and columns of the result for a picture of ``height`` x ``width``."""

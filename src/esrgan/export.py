@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from esrgan.errors import EsrganError, UsageError
 from esrgan.extras import import_extra, import_ncnn
-from esrgan.files import move, require_other, write_text
+from esrgan.files import move, require_other, with_weights, write_text
 from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
@@ -42,7 +42,8 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
     """
     if out.suffix not in FORMATS:
         raise UsageError(f"{out} must end in one of {', '.join(FORMATS)}: the suffix chooses the format")
-    require_other(out, source)
+    for file in with_weights(out):
+        require_other(file, *with_weights(source))
     _require_own_bin(out)
     write, load = FORMATS[out.suffix]
     generator = load_model(source).requires_grad_(False)

@@ -85,6 +85,12 @@ def require_other(out: Path, *inputs: Path) -> None:
         raise UsageError(f"{out} is read and would be overwritten; write to another file")
 
 
+def with_weights(path: Path) -> tuple[Path, ...]:
+    """A file, and what goes with it where its engine keeps network and weights in two."""
+    pairs = {".param": ".bin", ".xml": ".bin", ".bin": ".param"}
+    return path, *(path.with_suffix(other) for suffix, other in pairs.items() if suffix == path.suffix.lower())
+
+
 def require_new(*outs: Path | None, overwrite: bool) -> None:
     """Refuse to write over what is there, unless that was asked for.
 
@@ -102,7 +108,9 @@ def require_json(path: Path | None) -> None:
     """Refuse, before work is done for it, to write a report over a file of another kind.
 
     Raises:
-        UsageError: There is a folder of this name, or a file that does not end in .json.
+        UsageError: The name does not end in .json, or is that of a folder.
     """
-    if path and path.exists() and (path.is_dir() or path.suffix.lower() != ".json"):
-        raise UsageError(f"{path} is there and is no .json file; write the report to another one")
+    if path and (path.is_dir() or path.suffix.lower() != ".json"):
+        raise UsageError(
+            f"{path} is {'a folder' if path.is_dir() else 'no .json file'}; give the report a name in .json"
+        )

@@ -103,6 +103,8 @@ def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
         lost.append(f"16 bits reduced to 8, as {form.name.upper()} holds no more")
     if picture.bits == 16 and picture.depth not in (10, 12) and form.saver == "heif":
         lost.append(f"16 bits reduced to 12, as {form.name.upper()} holds no more")
+    if form.name == "tiff" and picture.image.get_typeof("delay"):
+        lost.append("how long each frame is shown, as TIFF has none of it")
     if form.name == "gif" and picture.format != "gif":
         lost.append(
             "reduced to 256 colours, transparency to all or none" if picture.alpha else "reduced to 256 colours"

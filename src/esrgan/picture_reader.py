@@ -5,6 +5,7 @@ The only modules that know libvips are those named ``picture_...``, ``images`` a
 
 import io
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,12 @@ from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_g
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
+from esrgan.picture_resolution import stated_in_png
 from esrgan.picture_vips import pyvips
 from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
+
+SRGB_CHRM = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+"""White, red, green and blue of sRGB as a PNG's cHRM chunk has them, in 100,000ths."""
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -155,6 +160,8 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
         image = shown(unlab(image) if facts.patched else image, frames, name)
+        if kind == "png":
+            image = stated_in_png(image, facts.density)
         if facts.exif:
             image.set_type(pyvips.GValue.blob_type, "exif-data", facts.exif)
         return Picture(
@@ -193,6 +200,8 @@ class _Facts:
     notes: tuple[str, ...] = ()
     lossless: bool = False
     texts: bytes = b""
+    density: bytes = b""
+    """Of a PNG, its pHYs chunk's content."""
     exif: bytes | None = None
     patched: bytes | None = None
     """Instead of the file: its content, with Lab declared RGB."""
@@ -203,7 +212,8 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
         if kind == "gif" and not is_whole_gif(file):
             raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
         if kind == "png":
-            return _Facts(notes=_png_notes(chunks_before_pixels(file)), texts=png_texts(file))
+            chunks = chunks_before_pixels(file)
+            return _Facts(notes=_png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
         if kind == "avif" and file.read(12)[8:] == b"avis":
             return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
         if kind == "webp":
@@ -227,7 +237,15 @@ def _png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:
         notes.append("the values are kept, but not the statement (cICP) of what colours they are")
     elif gamma and abs(gamma - 1 / 2.2) > 0.01 and not chunks.keys() & {b"sRGB", b"iCCP"}:
         notes.append(f"the values are kept, but not the statement that their gamma is {gamma:.3g}")
+    elif _other_primaries(chunks.get(b"cHRM", b"")) and not chunks.keys() & {b"sRGB", b"iCCP"}:
+        notes.append("the values are kept, but not the statement (cHRM) of what colours they are")
     return tuple(notes)
+
+
+def _other_primaries(chrm: bytes) -> bool:
+    """Whether a cHRM chunk tells of another white or other primaries than sRGB's."""
+    found = struct.unpack(">8I", chrm) if len(chrm) == 32 else SRGB_CHRM
+    return any(abs(a - b) > 1000 for a, b in zip(found, SRGB_CHRM, strict=True))
 
 
 def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:

@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 
 from esrgan import iptc
 from esrgan import picture_resolution as resolution
+from esrgan.containers import insert
 from esrgan.errors import EsrganError
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
 from esrgan.picture_vips import pyvips
-from esrgan.png_stream import png_stream
+from esrgan.png_stream import chunk, png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay",
          "orientation")  # fmt: skip
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*=\s*["'])\s*)[2-8]""")
+AFTER_IHDR = 33
+"""Where the second chunk of a PNG begins."""
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
 
 
@@ -86,12 +89,20 @@ def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
         end = file.read()  # the chunk that ends it
         file.seek(place)
         file.write(like.texts + end)
+        if xmp := _xmp(like):  # libvips would write it compressed, which readers of XMP do not know
+            insert(file, AFTER_IHDR, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
     elif form.name == "jpeg" and stated and not exif:
         resolution.say_in_jpeg(file, like.image.xres, like.image.yres)
 
 
 def _field(like: Picture, name: str) -> bytes:
     return bytes(like.image.get(name)) if like.image.get_typeof(name) else b""
+
+
+def _xmp(like: Picture) -> bytes:
+    """Of the result, which is upright unless it has several frames."""
+    xmp = _field(like, "xmp-data")
+    return xmp if like.frames > 1 else _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 def _why(descriptor: int) -> str | None:
@@ -118,6 +129,8 @@ def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], li
             image.remove("iptc-data")  # libvips would cut it to a quarter; ``_finish`` adds it whole
         elif form.name == "jpeg":
             image.set_type(pyvips.GValue.blob_type, "iptc-data", iptc.wrapped(image.get("iptc-data")))
+    if form.name == "png" and image.get_typeof("xmp-data"):
+        image.remove("xmp-data")  # ``_finish`` adds it
     options = _options(form, like, image.width * image.height * image.bands * like.bits // 8)
     if not image.get_typeof("exif-data"):
         options["keep"] = _NO_EXIF
@@ -150,9 +163,8 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
     else:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-        if image.get_typeof("xmp-data"):
-            upright = _XMP_ORIENTATION.sub(rb"\g<1>1", image.get("xmp-data"))
-            image.set_type(pyvips.GValue.blob_type, "xmp-data", upright)
+    if xmp := _xmp(like):
+        image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
     return image.copy(xres=like.image.xres / inch, yres=like.image.yres / inch)  # last, as EXIF sets it too

@@ -20,7 +20,7 @@ def png_stream(rows: Iterable[NDArray[Any]], size: tuple[int, int, int], bits: i
         bits: 8 or 16, as ``rows`` have them.
     """
     kind = struct.pack(">IIBBBBB", size[1], size[0], bits, _CHANNELS[size[2]], 0, 0, 0)
-    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", kind)
+    yield b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", kind)
     deflate = zlib.compressobj(level=0)
     for band in rows:
         data = band.astype(">u2" if bits == 16 else np.uint8, copy=False).reshape(len(band), -1)
@@ -28,10 +28,11 @@ def png_stream(rows: Iterable[NDArray[Any]], size: tuple[int, int, int], bits: i
         for part in np.array_split(data, max(1, data.size >> 22)):  # 4 MB at a time
             filtered = np.zeros((len(part), 1 + part.shape[1]), np.uint8)  # each row begins with its filter: none
             filtered[:, 1:] = part
-            yield _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
+            yield chunk(b"IDAT", deflate.compress(filtered.tobytes()))
         del band, data, part, filtered  # before the next band is made
-    yield _chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b"")
+    yield chunk(b"IDAT", deflate.flush()) + chunk(b"IEND", b"")
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -182,10 +182,18 @@ def _rgb_of(image: Any, profile: bytes | None) -> Any:
 def _pil(upscaler: Upscaler, image: Any, how: Enlargement) -> Any:
     from PIL import Image as PillowImage  # noqa: PLC0415 - only who has PIL images needs it
 
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise EsrganError(f"the picture is damaged or closed ({error})") from error
     if image.mode in ("I", "F", "LAB"):
         raise EsrganError(f"PIL images of mode {image.mode} have no fixed range; convert it to L, RGB or I;16 first")
     info = dict(image.info)
     clear = info.pop("transparency", None) is not None  # a colour, or opacities of a palette's
+    if clear and image.mode.startswith("I;16"):
+        raise EsrganError(
+            "PIL cannot hold grey of 16 bits with transparency; give the file or its bytes, which keep both"
+        )
     if image.mode in ("1", "L", "RGB", "P") and clear:
         image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     elif image.mode in ("P", "PA"):
