@@ -185,7 +185,9 @@ def test_what_is_no_picture_is_refused(upscaler, image):
         upscaler(image)
 
 
-@pytest.mark.parametrize("options", [{"device": "toaster"}, {"precision": "fp8"}, {"tile": 20}, {"overlap": -1}])
+@pytest.mark.parametrize(
+    "options", [{"device": "toaster"}, {"precision": "fp8"}, {"tile": 20}, {"tile": 0}, {"overlap": -1}]
+)
 def test_unknown_options_are_refused(network, options):
     with pytest.raises(EsrganError):
         Upscaler(network, **({"device": "cpu"} | options))
@@ -214,3 +216,8 @@ def test_wide_pictures_are_made_in_bands_that_memory_holds(network, monkeypatch)
 def test_deep_networks_get_a_larger_overlap_where_the_tile_has_room(blocks, tile, overlap):
     network = Generator(GeneratorConfig(channels=4, growth=4, blocks=blocks))
     assert Upscaler(network, device="cpu", tile=tile).overlap == overlap
+
+
+def test_the_bare_network_takes_tensors_alone(network):
+    with pytest.raises(EsrganError, match=r"takes a tensor, not ndarray; esrgan\.upscale takes more"):
+        Upscaler(network, device="cpu")(np.zeros((1, 3, 16, 16), np.float32))

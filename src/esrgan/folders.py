@@ -21,7 +21,7 @@ from esrgan.record import Record
 LONGEST_NAME = 255 - len("_compare")  # bytes: 255 on every usual file system, and room for a comparison's name
 DAY = 86_400  # seconds
 UNWRITABLE = frozenset(
-    f".{end}" for end in ("bmp", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg")
+    f".{end}" for end in ("bmp", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg", "pdf")
 )
 """What a picture's name may end in, and a folder's will not."""
 STDIO = Path("-")

@@ -92,7 +92,7 @@ class Upscaler:
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.device, self.dtype = self._engine.device, self._engine.dtype
         usual = _usual_tile(self.device, self.overlap, self.scale, vulkan=device == VULKAN)
-        self.tile = tile or max(usual, 3 * self.overlap)
+        self.tile = max(usual, 3 * self.overlap) if tile is None else tile
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
         self._unfit = [0]  # tiles in a row that 16 bits were unfit for; shared by copies
@@ -133,6 +133,8 @@ class Upscaler:
         Raises:
             EsrganError: Not such pictures, values beside [0, 1] or not finite, or too little memory.
         """
+        if not isinstance(image, Tensor):
+            raise EsrganError(f"the bare network takes a tensor, not {type(image).__name__}; esrgan.upscale takes more")
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
             raise EsrganError(f"pictures must be float tensors (N, 3, H, W), not {image.dtype} {tuple(image.shape)}")
         if not torch.isfinite(image).all():
@@ -223,7 +225,7 @@ class Upscaler:
 def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
     shallow = isinstance(network, Generator) and network.config.blocks <= SHALLOW
     usual = OVERLAP if shallow else DEEP_OVERLAP
-    return max(OVERLAP, min(usual, tile // 4)) if tile else usual
+    return usual if tile is None else max(OVERLAP, min(usual, tile // 4))
 
 
 def _usual_tile(device: torch.device, overlap: int, scale: int, *, vulkan: bool) -> int:
