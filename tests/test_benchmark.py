@@ -101,7 +101,7 @@ def test_a_picture_without_its_lr_is_named(tmp_path):
 
 def test_a_folder_of_datasets_is_not_taken_for_a_dataset(tmp_path):
     write_pair(tmp_path / "Set5" / "HR" / "a.png", tmp_path / "Set5" / "LR" / "a.png")
-    with pytest.raises(EsrganError, match="nor in a folder HR"):
+    with pytest.raises(EsrganError, match="nor in a folder HR or x4/HR"):
         find_pairs(tmp_path, 4)
 
 
@@ -277,3 +277,14 @@ def test_a_report_replaces_no_picture(tmp_path):
     before = (tmp_path / "a.png").read_bytes()
     assert main(["test", "--data", str(tmp_path), "--model", "bicubic", "--json", str(tmp_path / "a.png")]) == 2
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_name_that_ends_in_hr_has_its_partner(tmp_path):
+    write_pair(tmp_path / "HR" / "Uhr.png", tmp_path / "LR" / "Uhrx4.png")
+    assert find_pairs(tmp_path, 4)[0].lr == tmp_path / "LR" / "Uhrx4.png"
+
+
+def test_a_folder_without_lr_of_this_scale_is_named(tmp_path):
+    write_pair(tmp_path / "HR" / "a.png", tmp_path / "LR_bicubic" / "X4" / "a.png")
+    with pytest.raises(EsrganError, match=r"no LR pictures for x2 in .*LR_bicubic$"):
+        find_pairs(tmp_path, 2)

@@ -58,6 +58,7 @@ def test_a_command_that_is_not_understood_exits_with_2(argv, capsys):
         (["pretrain", "--images", "x", "--steps", "2.6"], "--steps is 2.6"),
         (["pretrain", "--images", "x", "--generator.blocks", "1.5"], "--generator.blocks is 1.5"),
         (["test", "--data", "x", "--json", "/"], "is a folder"),
+        (["test", "--data", "x", "--jpeg", "0"], "--jpeg"),
         (["test", "--data", "x", "--json", "report.txt"], "is no .json file"),
     ],
 )
@@ -70,6 +71,9 @@ def test_a_fraction_in_a_file_of_options_is_refused(capsys, tmp_path):
     (tmp_path / "run.toml").write_text("seed = 1.5")
     assert main(["pretrain", "--config", str(tmp_path / "run.toml"), "--images", "x"]) == 2
     assert "--seed is 1.5" in capsys.readouterr().err
+    (tmp_path / "run.toml").write_text("optim = 3")
+    assert main(["pretrain", "--config", str(tmp_path / "run.toml"), "--images", "x"]) != 0
+    assert "optim is a table of options; write [optim]" in capsys.readouterr().err
 
 
 def test_closed_output_ends_no_work(tmp_path):

@@ -171,7 +171,7 @@ def test_of_a_folder_of_pairs_only_hr_is_looked_at(tmp_path):
     lines = said(tmp_path / "set").splitlines()
     assert "only 2 pictures" in lines[0]
     assert not any("smaller than the patch" in line or "two sizes" in line for line in lines)
-    assert lines[-1].startswith("note: --images")
+    assert lines[-1].startswith("note: a run with --images")
 
 
 def test_a_frame_has_an_edge_and_a_night_sky_has_none():

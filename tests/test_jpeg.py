@@ -152,5 +152,7 @@ def test_scores_of_compressed_lr(tmp_path, capsys, monkeypatch):
     assert main([*words, "--jpeg", "20", "--json", str(tmp_path / "s.json")]) == 0
     assert json.loads((tmp_path / "s.json").read_text())["datasets"][0]["psnr_y"] == pytest.approx(scores[2])
     capsys.readouterr()
-    assert main([*words, "--jpeg", "0"]) == 1
-    assert "jpeg is 0; the quality of a JPEG file is from 1 to 100" in capsys.readouterr().err
+    assert main([*words, "--jpeg", "0"]) == 2
+    assert "--jpeg" in capsys.readouterr().err
+    with pytest.raises(EsrganError, match="jpeg is 0; the quality of a JPEG file is from 1 to 100"):
+        evaluate(Bicubic(2), [tmp_path], jpeg=0)

@@ -48,6 +48,8 @@ def test_a_run_is_held_against_shipped_ones_by_the_gain_over_bicubic():
     late = [*BICUBIC, {"step": 900, "validation": {"psnr_y": 25.0}}]
     assert "behind: lite had +2.00 at its end, step 400" in verdict(late, {"lite": other}, name="psnr_y")
     assert "+1.00 dB over bicubic" in verdict(own, {}, name="psnr_y")
+    below = [{"step": 0, "bicubic": {"psnr_y": 30.0}}, {"step": 5, "validation": {"psnr_y": 28.5}}]
+    assert verdict(below, {}, name="psnr_y").endswith("1.50 dB below bicubic")
 
 
 def test_a_gan_run_is_held_against_shipped_ones_by_its_share_of_bicubics_lpips():

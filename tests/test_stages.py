@@ -208,3 +208,24 @@ def test_what_a_run_begins_from_is_validated_once_also_if_it_is_killed_at_once(t
             pretrain(config)
     pretrain(config)
     assert [row["step"] for row in rows(config) if "validation" in row] == [0, 6, 12]
+
+
+def test_a_refused_command_leaves_the_options_of_a_run_as_they_were(tmp_path):
+    config = tiny.stage_1(tmp_path)
+    pretrain(config)
+    before = (config.run_dir / "config.toml").read_text()
+    for refused in (
+        replace(config, steps=5),
+        replace(config, images=(tiny.pictures(tmp_path / "a" / "photos", 4, seed=5),)),
+    ):
+        with pytest.raises(EsrganError, match=r"give more|other pictures"):
+            pretrain(refused)
+        assert (config.run_dir / "config.toml").read_text() == before
+    pretrain(replace(config, steps=14))
+    assert "steps = 14" in (config.run_dir / "config.toml").read_text()
+
+
+def test_models_below_the_psnr_floor_are_told(tmp_path):
+    config = tiny.stage_2(tmp_path, val=(tiny.pictures(tmp_path / "val", 1, seed=7),), psnr_floor=60.0)
+    train(config)
+    assert all(row["verdict"].endswith("below --psnr-floor 60") for row in rows(config) if "validation" in row)

@@ -240,7 +240,9 @@ def test_a_target_that_cannot_be_looked_at_fails_alone(run, tmp_path):
         photo().save(tmp_path / f"{name}.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b_x4.png").symlink_to(tmp_path / "nowhere" / "at all")
-    code, _, err = run(*(tmp_path / f"{name}.png" for name in "abc"), "-o", tmp_path / "out", "--json", tmp_path / "r.json")
+    code, _, err = run(
+        *(tmp_path / f"{name}.png" for name in "abc"), "-o", tmp_path / "out", "--json", tmp_path / "r.json"
+    )
     assert code == 1
     assert err[-1] == "2 done, 1 failed"
     assert "was not made by this command" in err[0]

@@ -22,6 +22,8 @@ class Census:
 
     names: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Files that a run decodes without, and why."""
     small: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
     """Pictures of one colour."""

@@ -39,7 +39,7 @@ def test_command(
     model: str | None = None,
     scale: Annotated[int | None, Parameter(validator=Number(gt=0))] = None,
     lpips: Path | None = None,
-    jpeg: int | None = None,
+    jpeg: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None,
     json: Path | None = None,
     running: Running = Running(),
 ) -> int:

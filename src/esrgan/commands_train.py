@@ -14,6 +14,8 @@ from esrgan.commands_options import whole_numbers
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.errors import EsrganError
 
+TABLES = frozenset({"generator", "optim", "weights", "discriminator"})
+
 
 def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill what the command line leaves open from the file that ``--config`` names."""
@@ -21,7 +23,11 @@ def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> No
               for token in argument.tokens]  # fmt: skip
     if tokens:
         path = Path(tokens[-1].value)
-        Dict(_read_toml(path), source=str(path))(app, (), arguments)
+        options = _read_toml(path)
+        for name in TABLES & options.keys():
+            if not isinstance(options[name], dict):
+                raise EsrganError(f"{path}: {name} is a table of options; write [{name}] and below it name = value")
+        Dict(options, source=str(path))(app, (), arguments)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -46,13 +46,15 @@ def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4,
     for folder in paired:
         findings += of_pairs(folder, scale)
         if folder in images:
-            findings.append(Finding(f"--images {folder} would train on its LR pictures too; give its HR folder", False))
+            findings.append(
+                Finding(f"a run with --images {folder} would train on its LR pictures too; give its HR folder", False)
+            )
     return sorted(findings, key=lambda finding: not finding.harm)
 
 
 def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 128) -> list[Finding]:
     """The same of decoded training pictures, before a run; of very many, a part spread over all is looked at."""
-    training, every = Census(broken=list(store.skipped)), 1 + store.bytes // MOST
+    training, every = Census(left_out=list(store.skipped)), 1 + store.bytes // MOST
     chosen = range(0, len(store), every)
     looks = in_threads(lambda i: look(store.picture(i)[1], patch, cuts=bool(val)), chosen)
     for i, seen in zip(chosen, looks, strict=True):
@@ -118,6 +120,7 @@ def _of_training(seen: Census, patch: int, every: int = 1) -> Iterator[Finding]:
     pictures = "picture", "pictures"
     yield from _lists(
         (seen.broken, ("file", "files"), "unreadable and left out", True),
+        (seen.left_out, ("file", "files"), "unreadable or too small, and left out", True),
         (seen.small, pictures, f"smaller than the patch of {patch} pixels and left out", True),
         (seen.flat, pictures, "black or of one colour", True),
         (seen.bordered, pictures, "with a black or white frame; cut it off", True),

@@ -61,8 +61,9 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
                     " HR folder itself, whose LR pictures are then made"
                 )
             lr = lr and (_inside(lr, f"x{scale}") or lr)
-            return _matched(_own_images(_inside(hr, f"x{scale}") or hr), _own_images(lr) if lr else None, scale)
-    images = _own_images(folder)
+            lr_images = _own_images(lr, f"no LR pictures for x{scale} in {lr}") if lr else None
+            return _matched(_own_images(_inside(hr, f"x{scale}") or hr, f"no pictures in {hr}"), lr_images, scale)
+    images = _own_images(folder, f"no pictures in {folder}, nor in a folder HR or x{scale}/HR in it")
     named = {kind: [path for path in images if re.search(f"[_-]{kind}$", path.stem.lower())] for kind in ("hr", "lr")}
     if all(named.values()):  # a_HR.png beside a_LR.png, and perhaps beside other methods' results
         return _matched(named["hr"], named["lr"], scale)
@@ -126,11 +127,11 @@ def _inside(folder: Path, *names: str) -> Path | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def _own_images(folder: Path) -> list[Path]:
-    """The pictures of a file or list, or those that lie in a folder itself."""
+def _own_images(folder: Path, none: str) -> list[Path]:
+    """The pictures of a file or list, or those that lie in a folder itself; ``none`` is said where it has none."""
     paths = find_images([folder])
     if folder.is_dir() and not (paths := [path for path in paths if path.parent == folder]):
-        raise EsrganError(f"no pictures in {folder}, nor in a folder HR or xN/HR in it")
+        raise EsrganError(none)
     return paths
 
 
@@ -143,7 +144,7 @@ def _matched(hr: Iterable[Path], lr: Iterable[Path] | None, scale: int) -> list[
 
 def _partner(hr: Path, lr: dict[str, Path], scale: int) -> Path:
     stem = hr.stem.lower()
-    bare = stem.removesuffix("hr").rstrip("_-")
+    bare = re.sub(r"[_-]hr$", "", stem)
     for name in (stem, *(bare + tail for tail in ("", f"x{scale}", f"_x{scale}", f"-x{scale}", "_lr", "-lr"))):
         if name in lr:
             return lr[name]

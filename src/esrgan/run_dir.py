@@ -51,6 +51,7 @@ class RunDir:
         self.samples = self.path / "samples"
         self.latest, self.best = (self.path / name for name in MODELS)
         self._log = RunLog(self.path)
+        self._goes_on = False
 
     @classmethod
     @contextmanager
@@ -73,13 +74,20 @@ class RunDir:
             for folder in (run.path, run.samples):
                 for left in folder.glob(f".[0-9]*.{16 * '?'}.part*"):  # by a process that was killed
                     left.unlink()
-            write_text(run.path / "config.toml", to_toml(replace(run.config, resume="last")))
+            if not run._goes_on:
+                run.keep_config()
             _check_alike(distributed.shared(run.config), run.config)
             yield run
+
+    def keep_config(self) -> None:
+        """Write down the options in force; of a run that goes on, once it is known that it can."""
+        if self.first:
+            write_text(self.path / "config.toml", to_toml(replace(self.config, resume="last")))
 
     def _settled(self, config: Config) -> Config:
         """``config`` with the precision that the run began with; refuses a folder that is not this run's."""
         saved = self._saved_config()
+        self._goes_on = bool(saved)
         precision = saved.get("precision", "auto")
         config = settled(replace(config, precision=precision) if config.precision == "auto" else config)
         if not saved:
@@ -247,7 +255,9 @@ def _held(folder: Path) -> Iterator[None]:
             "--run-dir"
         ) from error
     except OSError as error:
-        raise EsrganError(f"cannot write to the run folder {folder} ({error.strerror}); use --run-dir") from error
+        raise EsrganError(
+            f"cannot write to the run folder {folder} ({error.strerror}); use another --run-dir"
+        ) from error
     with held:
         with suppress(OSError):  # on a full disk only the number is missing; what matters will say so
             holder.write_text(str(os.getpid()))

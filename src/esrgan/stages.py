@@ -243,7 +243,8 @@ def _lpips(config: Config, device: torch.device) -> LPIPS | None:
 
 
 def _what_is_used(config: Config, store: PhotoStore) -> Iterator[str]:
-    yield f"{len(store)} training pictures, {len(store.skipped)} left out; {config.precision} arithmetic"
+    pictures = f"{len(store)} training picture{'s' * (len(store) != 1)}"
+    yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic"
     yield from (f"  left out: {line}" for line in store.skipped[:10])
     if len(store.skipped) > 10:
         yield f"  ... and {len(store.skipped) - 10} more, listed in {store.folder / 'index.json'}"

@@ -45,7 +45,7 @@ def trend(rows: Sequence[Row], name: str) -> str:
     if latest > max(before + NOISE[name], best - NOISE[name]):
         return f"{label} is improving"
     if best - latest > 10 * NOISE[name]:
-        return f"{label} is worse than at step {best_step}, the best so far"
+        return f"{label} is worse than at step {best_step}, its {'lowest' if name == 'lpips' else 'highest'} so far"
     return f"{label} has stood still for the last {min(TREND, len(values) - 1) + 1} validations"
 
 
@@ -60,7 +60,8 @@ def verdict(rows: Sequence[Row], references: dict[str, list[Row]], *, name: str)
     parts = [trend(rows, name)]
     if own := gains(rows, name):
         step, gain = own[-1]
-        said = f"LPIPS {gain:.0%} of bicubic's" if name == "lpips" else f"{gain:+.2f} dB over bicubic"
+        said = f"{gain:+.2f} dB over bicubic" if gain >= 0 else f"{-gain:.2f} dB below bicubic"
+        said = f"LPIPS {gain:.0%} of bicubic's" if name == "lpips" else said
         places = [_place(step, gain, label, gains(others, name), name) for label, others in references.items()]
         parts.append(", ".join(filter(None, [said, *places])))
     return "; ".join(filter(None, parts))

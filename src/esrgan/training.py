@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from esrgan import distributed
-from esrgan.config import Config
+from esrgan.config import Config, TrainConfig
 from esrgan.errors import EsrganError
 from esrgan.pace import Clock, Pace
 from esrgan.plots import draw_curves
@@ -51,6 +51,7 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
     if progress.step > config.steps:
         raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
     _check_same(progress, run, setup)
+    run.keep_config()
     starts = not progress.step and progress.best is None
     if starts and setup.init and (setup.score == "lpips" or "discriminator" not in setup.players):
         progress.due = True  # what the model can do that it begins from; not where GANs lose PSNR
@@ -195,6 +196,8 @@ class _Session:
             run.save(progress, setup.players, setup.average, best=True)
         row: Row = {"step": progress.step, "validation": found.scores, "best": best}
         row["verdict"] = verdict([*run.rows(), row], setup.references, name=setup.score)
+        if isinstance(self.config, TrainConfig) and (found.scores["psnr_y"] or 0.0) < self.config.psnr_floor:
+            row["verdict"] += f"; below --psnr-floor {self.config.psnr_floor:g}"
         self.say(row)
         self.draw()
         self.clock.restart(progress.step)
