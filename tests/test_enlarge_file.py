@@ -18,8 +18,9 @@ from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.library import find_model
+from esrgan.picture_colours import SRGB_CHRM
 from esrgan.picture_formats import FORMATS, fit_format
-from esrgan.picture_reader import SRGB_CHRM, open_picture
+from esrgan.picture_reader import open_picture
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler

@@ -1,10 +1,14 @@
 """Pictures of any colour space and sample type as grey or RGB of 8 or 16 bits, as they are shown."""
 
+import struct
+
 from esrgan.errors import EsrganError
 from esrgan.picture_vips import pyvips
 
 AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram", "scrgb")
 """Interpretations whose values are kept; the last is what libvips takes all float RGB for, linear or not."""
+SRGB_CHRM = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+"""White, red, green and blue of sRGB as a PNG's cHRM chunk has them, in 100,000ths."""
 
 
 def unlab(image: pyvips.Image) -> pyvips.Image:
@@ -49,3 +53,22 @@ def _of_whole_numbers(image: pyvips.Image, name: str) -> pyvips.Image:
         raise EsrganError(f"{name}: {image.bands} channels; only grey and RGB, with or without alpha, are supported")
     kinds = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16")}
     return image.copy(interpretation=kinds[image.format][image.bands > 2])
+
+
+def png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:
+    """What a PNG says before its pixels that a result will not, given the chunks there."""
+    notes = ["only the first frame, as libvips does not read animated PNG"] if b"acTL" in chunks else []
+    gamma = int.from_bytes(chunks.get(b"gAMA", b"")[:4], "big") / 100_000
+    if b"cICP" in chunks:
+        notes.append("the values are kept, but not the statement (cICP) of what colours they are")
+    elif gamma and abs(gamma - 1 / 2.2) > 0.01 and not chunks.keys() & {b"sRGB", b"iCCP"}:
+        notes.append(f"the values are kept, but not the statement that their gamma is {gamma:.3g}")
+    elif _other_primaries(chunks.get(b"cHRM", b"")) and not chunks.keys() & {b"sRGB", b"iCCP"}:
+        notes.append("the values are kept, but not the statement (cHRM) of what colours they are")
+    return tuple(notes)
+
+
+def _other_primaries(chrm: bytes) -> bool:
+    """Whether a cHRM chunk tells of another white or other primaries than sRGB's."""
+    found = struct.unpack(">8I", chrm) if len(chrm) == 32 else SRGB_CHRM
+    return any(abs(a - b) > 1000 for a, b in zip(found, SRGB_CHRM, strict=True))

@@ -5,7 +5,6 @@ The only modules that know libvips are those named ``picture_...``, ``images`` a
 
 import io
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +17,10 @@ from numpy.typing import NDArray
 from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, png_texts, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
-from esrgan.picture_colours import shown, unlab
+from esrgan.picture_colours import png_notes, shown, unlab
 from esrgan.picture_resolution import stated_in_png
 from esrgan.picture_vips import pyvips
 from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
-
-SRGB_CHRM = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
-"""White, red, green and blue of sRGB as a PNG's cHRM chunk has them, in 100,000ths."""
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -213,7 +209,7 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
             raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
         if kind == "png":
             chunks = chunks_before_pixels(file)
-            return _Facts(notes=_png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
+            return _Facts(notes=png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
         if kind == "avif" and file.read(12)[8:] == b"avis":
             return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
         if kind == "webp":
@@ -228,24 +224,6 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
                 patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
             return _Facts(exif=as_exif(file), patched=patched)
     return _Facts()
-
-
-def _png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:
-    notes = ["only the first frame, as libvips does not read animated PNG"] if b"acTL" in chunks else []
-    gamma = int.from_bytes(chunks.get(b"gAMA", b"")[:4], "big") / 100_000
-    if b"cICP" in chunks:
-        notes.append("the values are kept, but not the statement (cICP) of what colours they are")
-    elif gamma and abs(gamma - 1 / 2.2) > 0.01 and not chunks.keys() & {b"sRGB", b"iCCP"}:
-        notes.append(f"the values are kept, but not the statement that their gamma is {gamma:.3g}")
-    elif _other_primaries(chunks.get(b"cHRM", b"")) and not chunks.keys() & {b"sRGB", b"iCCP"}:
-        notes.append("the values are kept, but not the statement (cHRM) of what colours they are")
-    return tuple(notes)
-
-
-def _other_primaries(chrm: bytes) -> bool:
-    """Whether a cHRM chunk tells of another white or other primaries than sRGB's."""
-    found = struct.unpack(">8I", chrm) if len(chrm) == 32 else SRGB_CHRM
-    return any(abs(a - b) > 1000 for a, b in zip(found, SRGB_CHRM, strict=True))
 
 
 def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:
