@@ -21,9 +21,9 @@ from esrgan.images import find_images, read_list
 from esrgan.memory import is_out_of_memory
 from esrgan.model_file import load_model
 from esrgan.record import Record
+from esrgan.tile_size import usual_tile
 from esrgan.upscale_one import upscale
 from esrgan.upscale_run import _at_once
-from esrgan.upscaler import _usual_tile
 
 
 def test_pictures_are_the_same_through_the_pipe_of_windows(monkeypatch, upscaler):
@@ -150,8 +150,8 @@ def test_a_gpu_takes_as_much_at_once_as_its_memory_allows(monkeypatch, gigabytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gigabytes << 30, 80 << 30))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     cuda = torch.device("cuda")
-    assert (_at_once(cuda), *(_usual_tile(cuda, overlap, 4, vulkan=False) for overlap in (16, 32))) == expected
-    assert _usual_tile(cuda, 32, 8, vulkan=False) <= 576
+    assert (_at_once(cuda), *(usual_tile(cuda, overlap, 4, vulkan=False) for overlap in (16, 32))) == expected
+    assert usual_tile(cuda, 32, 8, vulkan=False) <= 576
 
 
 def test_pictures_lie_channels_last_but_on_apples_gpus():

@@ -195,7 +195,7 @@ def test_unknown_options_are_refused(network, options):
 
 @pytest.mark.parametrize(("free", "tile"), [(9 << 30, 544), (7 << 30, 288), (None, 288)])
 def test_the_tile_on_a_cpu_follows_the_free_memory(free, tile, network, monkeypatch):
-    monkeypatch.setattr("esrgan.upscaler.free_bytes", lambda: free)
+    monkeypatch.setattr("esrgan.tile_size.free_bytes", lambda: free)
     assert Upscaler(network, device="cpu").tile == tile
 
 

@@ -18,6 +18,7 @@ from esrgan.jpeg import check_quality, compressed_tensor
 from esrgan.lpips import LPIPS
 from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
 from esrgan.pairs import HR_FOLDERS, Pair, PairFiles, find_pairs, read_pair
+from esrgan.picture_reader import told
 from esrgan.resize import quantise, resize
 
 __all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "score"]
@@ -218,11 +219,7 @@ def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None, jpeg: i
             scores = score(sr, pair.hr[None], border=model.scale, lpips=lpips, grey=pair.grey)
             yield Row(name=pair.name, scores=scores, seconds=seconds)
         except EsrganError as error:
-            yield Row(name=each.hr.stem, scores=dict.fromkeys(SCORES), error=_told(str(error), str(each.hr)))
-
-
-def _told(error: str, name: str) -> str:
-    return error if name in error else f"{name}: {error}"
+            yield Row(name=each.hr.stem, scores=dict.fromkeys(SCORES), error=told(error, each.hr))
 
 
 def _finite(value: float | None) -> float | None:

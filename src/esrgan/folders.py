@@ -15,7 +15,7 @@ from esrgan.errors import EsrganError, UsageError
 from esrgan.files import key_of, machine
 from esrgan.images import read_list, spelt_out, spread, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
-from esrgan.picture_reader import name_of, open_picture
+from esrgan.picture_reader import name_of, open_picture, told
 from esrgan.record import Record
 
 LONGEST_NAME = 255 - len("_compare")  # bytes: 255 on every usual file system, and room for a comparison's name
@@ -149,12 +149,6 @@ def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
             made.failures.append(Outcome(input=str(source), status="failed", message=told(error, source)))
     _refuse_collisions(made.jobs)
     return made
-
-
-def told(error: object, source: Path) -> str:
-    """What to say of a failure: it begins with the name of the picture."""
-    text, name = str(error), name_of(source)
-    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def _pictures(

@@ -109,6 +109,12 @@ def name_of(source: Path | bytes) -> str:
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
+def told(error: object, source: Path) -> str:
+    """What to say of a failure: it begins with the name of the picture."""
+    text, name = str(error), name_of(source)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn libvips' and the system's errors into one line about the picture called ``name``."""

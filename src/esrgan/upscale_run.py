@@ -19,10 +19,10 @@ from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
 from esrgan.errors import EsrganError
 from esrgan.files import replacing
-from esrgan.folders import STDIO, Job, Naming, Outcome, told
+from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
 from esrgan.memory import is_out_of_memory
-from esrgan.picture_reader import name_of, open_picture
+from esrgan.picture_reader import name_of, open_picture, told
 from esrgan.record import Record
 from esrgan.upscaler import Upscaler
 

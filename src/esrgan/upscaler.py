@@ -14,21 +14,11 @@ from esrgan.devices import Precision
 from esrgan.engines import VULKAN, BySize, EngineName, Torch, pick_engine, torch_device
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
-from esrgan.memory import free_bytes, is_out_of_memory
+from esrgan.memory import is_out_of_memory
 from esrgan.other_network import OtherNetwork, load_network
+from esrgan.tile_size import usual_overlap, usual_tile
 from esrgan.tiling import spans, tiled
 
-SHALLOW, OVERLAP, DEEP_OVERLAP = 8, 16, 32
-"""LR pixels read around a tile, for networks of up to 8 blocks and for others: deep ones see farther."""
-KEPT = 256
-"""Side of what is kept of a tile where memory is scarce."""
-VULKAN_TILE = 200
-"""Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
-ROOMY = {"cpu": ((8 << 30, 512),), "cuda": ((20 << 30, 1024), (5 << 30, 512))}
-"""Free bytes from which on so much is kept; a network of full size at x4 needs half of them for it, in fp32 more.
-
-Sides divide many others; tiles of large ones share less of what they read, and take more memory.
-"""
 SMALLEST_TILE = 48
 """Below this, running out of memory is final."""
 SMALL = 16
@@ -88,10 +78,10 @@ class Upscaler:
 
             model = load_network(find_model(model, scale=4, device=str(torch_device(device))))
         self.scale = model.scale
-        self.overlap = _usual_overlap(model, tile) if overlap is None else overlap
+        self.overlap = usual_overlap(model, tile) if overlap is None else overlap
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
         self.device, self.dtype = self._engine.device, self._engine.dtype
-        usual = _usual_tile(self.device, self.overlap, self.scale, vulkan=device == VULKAN)
+        usual = usual_tile(self.device, self.overlap, self.scale, vulkan=device == VULKAN)
         self.tile = max(usual, 3 * self.overlap) if tile is None else tile
         spans(1, self.tile, self.overlap)  # raises where they do not go together
         self._said_small_tiles = False
@@ -220,21 +210,6 @@ class Upscaler:
     def _run(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         sr = self._run_by(lambda: self._engine(lr, dtype))
         return sr.clamp(0, 1) if _finite(sr) else sr * 1  # a new one, so that it is an ordinary tensor
-
-
-def _usual_overlap(network: Generator | OtherNetwork, tile: int | None) -> int:
-    shallow = isinstance(network, Generator) and network.config.blocks <= SHALLOW
-    usual = OVERLAP if shallow else DEEP_OVERLAP
-    return usual if tile is None else max(OVERLAP, min(usual, tile // 4))
-
-
-def _usual_tile(device: torch.device, overlap: int, scale: int, *, vulkan: bool) -> int:
-    if vulkan:  # whose memory is not the computer's
-        return VULKAN_TILE
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() or 0
-    larger = max(1, scale / 4) ** 2  # than at x4 is what most memory is needed for, the result's size
-    sides = (side for needed, side in ROOMY.get(device.type, ()) if free > needed * larger)
-    return 2 * overlap + next(sides, KEPT)
 
 
 def _framed(lr: Tensor) -> Tensor:
