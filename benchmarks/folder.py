@@ -17,7 +17,7 @@ import torch
 from cyclopts import App
 from torch import Tensor
 
-from benchmarks.harness import pick_clock, save, show, take_turns
+from benchmarks.harness import as_commands_do, pick_clock, save, show, take_turns
 from benchmarks.peers import Network, peers, write_files
 from esrgan.cli import main as esrgan
 from esrgan.images import find_images, read_rgb, write_rgb
@@ -58,7 +58,10 @@ def main(
             write_rgb(photo, folder / f"{i:02}.png")
         write_files(load_model(find_model(model)), Path(name))
         loops = {peer: partial(_loop, folder, out, load) for peer, load in peers(Path(name), fixed=False).items()}
-        ways = {**loops, "esrgan upscale": partial(_ours, folder, out, model)}
+        ways: dict[str, Callable[[], object]] = {
+            **loops,
+            "esrgan upscale": as_commands_do(partial(_ours, folder, out, model)),
+        }
         title = f"{pictures} pictures of up to {side} x {side}, {model}"
         timings = take_turns(ways, rounds=rounds, clock=clock)
     show(title, timings)

@@ -1,5 +1,6 @@
 """Timing several ways of doing one thing, in turns, so that a machine's moods fall on all of them."""
 
+import ctypes
 import json
 import platform
 import statistics
@@ -7,12 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ParamSpec
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from esrgan.devices import bf16_is_fast
+from esrgan.memory import keep_buffers
+
+Given = ParamSpec("Given")
+_GLIBC_USUAL = {-1: 64 << 20, -3: 32 << 20, -4: 65536}
+"""What glibc comes to by itself in a program of large buffers: trims from here on, maps from here on, maps at most."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,23 @@ def take_turns(
         Timing(name, statistics.median(times), statistics.median(a / b for a, b in zip(first, times, strict=True)))
         for name, times in seconds.items()
     ]
+
+
+def as_commands_do(way: Callable[Given, object]) -> Callable[Given, object]:
+    """``way`` with freed buffers kept, as esrgan's commands keep them, and not when the others have their turns."""
+
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> object:
+        kept = keep_buffers()
+        try:
+            return way(*args, **kwargs)
+        finally:
+            if kept:
+                libc = ctypes.CDLL(None)
+                for what, usual in _GLIBC_USUAL.items():
+                    libc.mallopt(what, usual)
+                libc.malloc_trim(0)
+
+    return run
 
 
 def pick_clock(*, processor: bool) -> Callable[[], float]:

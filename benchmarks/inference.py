@@ -15,7 +15,7 @@ import torch
 from cyclopts import App, Parameter
 from torch import Tensor
 
-from benchmarks.harness import Timing, pick_clock, save, show, take_turns
+from benchmarks.harness import Timing, as_commands_do, pick_clock, save, show, take_turns
 from benchmarks.peers import peers, write_files
 from esrgan.config import GeneratorConfig
 from esrgan.generator import Generator
@@ -74,7 +74,7 @@ def _networks(generator: Generator, folder: Path) -> dict[str, Callable[[Tensor]
     ours = Upscaler(generator, device="cpu")
     return {
         first[0]: first[1](),
-        f"esrgan ({str(ours.dtype).removeprefix('torch.')})": ours,
+        f"esrgan ({str(ours.dtype).removeprefix('torch.')})": as_commands_do(ours),
         "esrgan fp32": Upscaler(generator, device="cpu", precision="fp32"),
         **{name: load() for name, load in others},
     }

@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 from cyclopts import App, Parameter
 
-from benchmarks.harness import Timing, pick_clock, save, show, take_turns
+from benchmarks.harness import Timing, as_commands_do, pick_clock, save, show, take_turns
 from benchmarks.inference import NETWORKS
 from benchmarks.plain_loop import Plain, PlainGan, batches
 from esrgan.config import Config, DiscriminatorConfig, PretrainConfig, TrainConfig
@@ -85,13 +85,14 @@ def main(
             config = settled(
                 replace(configs[stage], steps=MANY, batch=batch, patch=patch, cache=folder, ema=0.999, device="cpu")
             )
-            ways: dict[str, Callable[[], object]] = {
-                "plain loop, fp32 NCHW": plain[stage](),
-                f"esrgan ({config.precision})": _ours(config),
-            }
             title = f"stage {stage}, {network}, batch {batch}, HR patch {patch}: {steps} steps"
             results[title] = take_turns(
-                {name: partial(_repeat, way, steps) for name, way in ways.items()}, rounds=rounds, clock=clock
+                {
+                    "plain loop, fp32 NCHW": partial(_repeat, plain[stage](), steps),
+                    f"esrgan ({config.precision})": as_commands_do(partial(_repeat, _ours(config), steps)),
+                },
+                rounds=rounds,
+                clock=clock,
             )
             show(title, results[title])
     save(results, json)

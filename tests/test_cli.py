@@ -117,10 +117,13 @@ def test_a_training_runs_by_a_config_that_the_command_line_overrides(capsys, tmp
     options = ["steps = 5", "batch = 2", "patch = 32", 'device = "cpu"', "[generator]", "channels = 4", "growth = 4"]
     (tmp_path / "run.toml").write_text("\n".join([*options, "blocks = 1"]))
     words = ["pretrain", "--config", "run.toml", "--images", "photos", "--cache", "cache", "--steps", "3"]
+    kept = []
+    monkeypatch.setattr("esrgan.memory.keep_buffers", lambda: kept.append(True))
     assert main([*words, "--dry-run"]) == 0
     assert "steps/s" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
     assert main(words) == 0
+    assert len(kept) == 2
     begun = tomllib.loads((tmp_path / "runs" / "run" / "config.toml").read_text())
     assert (begun["steps"], begun["batch"], begun["generator"]["channels"]) == (3, 2, 4)
     assert (tmp_path / "runs" / "run" / "latest.safetensors").is_file()

@@ -120,7 +120,8 @@ def test_a_network_changed_later_does_not_change_a_loaded_engine(engine):
         (True, ("ncnn", "openvino"), "auto", BySize),
         (True, ("ncnn",), "auto", Torch),
         (True, ("ncnn", "openvino"), "fp32", Torch),
-        (False, ("ncnn", "openvino"), "auto", Ncnn),
+        (False, ("ncnn", "openvino"), "auto", BySize),
+        (False, ("ncnn",), "auto", Ncnn),
         (False, ("openvino",), "auto", BySize),
         (False, (), "auto", Torch),
         (False, ("ncnn",), "bf16", Torch),
@@ -133,6 +134,27 @@ def test_auto_takes_the_fastest_that_is_installed(fast_bf16, installed, precisio
         monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda name: name in installed or None)
     assert type(pick_engine("auto", made(SHAPES[0]), device="cpu", precision=precision)) is taken
     assert type(pick_engine("torch", made(SHAPES[0]), device="cpu", precision=precision)) is Torch
+
+
+@pytest.mark.parametrize(
+    ("channels", "machine", "precision", "taken", "dtype"),
+    [
+        (64, "x86_64", "auto", Ncnn, torch.bfloat16),
+        (64, "x86_64", "fp32", Ncnn, torch.float32),
+        (63, "x86_64", "auto", BySize, torch.float32),
+        (63, "arm64", "auto", Ncnn, torch.bfloat16),
+    ],
+)
+def test_without_fast_bf16_wide_networks_are_ncnns(channels, machine, precision, taken, dtype, monkeypatch):
+    pytest.importorskip("ncnn")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for module in ("engines", "devices"):
+        monkeypatch.setattr(f"esrgan.{module}.bf16_is_fast", lambda: False)
+    for module in ("engines", "openvino_network"):
+        monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda _: True)
+    network = Generator(GeneratorConfig(blocks=1, channels=channels, growth=8))
+    engine = pick_engine("auto", network, device="cpu", precision=precision)
+    assert (type(engine), engine.dtype) == (taken, dtype)
 
 
 def test_small_tiles_do_not_load_openvino():

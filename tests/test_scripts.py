@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -257,6 +258,23 @@ def test_ways_take_turns_and_a_ratio_above_1_is_faster_than_the_first():
     a, b = harness.take_turns(ways, rounds=3, clock=lambda: now[0])
     assert order == ["a", "b"] * 4
     assert (a.seconds, a.ratio, b.seconds, b.ratio) == (4, 1, 1, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_buffers_are_kept_in_our_turns_alone():
+    code = """
+import resource, torch
+from benchmarks.harness import as_commands_do
+def work():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20): torch.ones(10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+work()
+print(work(), as_commands_do(work)(), work())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout
+    usual, kept, after = map(int, said.split())
+    assert kept < min(usual, after) / 10
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -68,6 +68,7 @@ def _pretrain(
         return
     from esrgan.stages import pretrain  # noqa: PLC0415 - torch
 
+    _prepare()
     _say(pretrain(config))
 
 
@@ -90,7 +91,14 @@ def _train(
         return
     from esrgan.stages import train  # noqa: PLC0415 - torch
 
+    _prepare()
     _say(train(config))
+
+
+def _prepare() -> None:
+    from esrgan.memory import keep_buffers  # noqa: PLC0415 - torch
+
+    keep_buffers()
 
 
 def _say(result: Path) -> None:
@@ -101,6 +109,7 @@ def _say(result: Path) -> None:
 def _say_dry_run(config: Config) -> None:
     from esrgan.preflight import dry_run  # noqa: PLC0415 - torch
 
+    _prepare()
     for line in dry_run(config):
         print(line)
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 VULKAN = "vulkan"
 SMALL_TILE = 128 * 128
 """LR pixels."""
+WIDE = 64
+"""Channels from which on ncnn, whose Winograd kernels need many, is faster than OpenVINO in fp32."""
 FEW = 8
 """Pictures: as many small ones are done while OpenVINO is loaded."""
 LONG = 20.0
@@ -164,8 +167,8 @@ def pick_engine(
 ) -> Engine:
     """What runs ``network`` on ``device``; with ``auto`` the fastest thing that is installed.
 
-    That is torch, except on Vulkan, and except on a CPU: there OpenVINO is faster in bf16, and in fp32, for CPUs
-    without fast bf16, ncnn with its Winograd kernels, then OpenVINO.
+    That is torch, except on Vulkan, and except on a CPU: there OpenVINO is faster in bf16. CPUs without fast bf16
+    take ncnn with its Winograd kernels for wide networks and, if they are x86, OpenVINO for narrow ones.
 
     Raises:
         UsageError: An unknown engine, or one that cannot do what is asked.
@@ -180,17 +183,16 @@ def pick_engine(
     if name in ("ncnn", "openvino"):
         if obstacle:
             raise UsageError(f"{name} cannot do this: {obstacle}")
-        dtype = _usual(name, device) if precision == "auto" else DTYPES[precision]
     else:
         where = pick_device(device)
         dtype = _precision(network, precision, where)
         if name == "auto":
-            name = "torch" if obstacle or where.type != "cpu" else _fastest(dtype)
+            name = "torch" if obstacle or where.type != "cpu" else _fastest(cast(Generator, network), dtype)
     if name == "ncnn":
-        return Ncnn(cast(Generator, network), dtype, vulkan=device == VULKAN)
+        return Ncnn(cast(Generator, network), _other_precision(name, precision, device), vulkan=device == VULKAN)
     if name == "openvino":
-        large = OpenVINO(cast(Generator, network), dtype)
-        return BySize(Torch(network, large.device, dtype), large) if engine == "auto" else large
+        large = OpenVINO(cast(Generator, network), _other_precision(name, precision, device))
+        return BySize(Torch(network, large.device, large.dtype), large) if engine == "auto" else large
     return Torch(network, where, dtype, compiled=compiled)
 
 
@@ -204,16 +206,23 @@ def _precision(network: Network, precision: Precision, device: torch.device) -> 
     raise UsageError(f"{network.architecture} does not run in {precision}; use --precision fp32 or auto")
 
 
-def _usual(name: str, device: str) -> torch.dtype:
+def _other_precision(name: str, precision: Precision, device: str) -> torch.dtype:
+    """What ncnn or OpenVINO computes in."""
+    if precision != "auto":
+        return DTYPES[precision]
     if device == VULKAN:
         return torch.float16
-    return torch.bfloat16 if name == "openvino" and bf16_is_fast() else torch.float32
+    return torch.bfloat16 if name == "ncnn" or bf16_is_fast() else torch.float32  # ncnn only stores it, anywhere
 
 
-def _fastest(dtype: torch.dtype) -> str:
+def _fastest(network: Generator, dtype: torch.dtype) -> str:
     """Of what is installed, on a CPU; fp32 that is asked for where bf16 is faster is for exactness, and torch's."""
-    choices = {torch.bfloat16: ("openvino",), torch.float32: () if bf16_is_fast() else ("ncnn", "openvino")}
-    return next((name for name in choices.get(dtype, ()) if find_spec(name)), "torch")
+    choices = ["openvino"]
+    if dtype == torch.float32:
+        choices = [] if bf16_is_fast() else ["ncnn", "openvino"]
+        if network.config.channels < WIDE and platform.machine() in ("x86_64", "AMD64"):  # others were not measured
+            choices.reverse()
+    return next((name for name in choices if find_spec(name)), "torch")
 
 
 def _is_plain(network: Network) -> bool:

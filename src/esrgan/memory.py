@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-KEPT = 256 << 20
-"""Bytes of freed memory that glibc holds on to."""
+KEPT = 1 << 30
+"""Bytes of freed memory that glibc holds on to: what the largest usual tile or training step takes and frees."""
 NO_MEMORY = (
     *("out of memory", "can't allocate memory", "not enough memory"),  # everywhere; torch on a CPU, and on Windows
     *("could not create a primitive", "unable to find an engine"),  # oneDNN; cuDNN, which hides the reason
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
 )
 """What errors say that are for lack of it."""
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's names for ``mallopt``
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's numbers of what ``mallopt`` sets
 
 
 def keep_buffers(kept: int = KEPT) -> bool:
