@@ -531,7 +531,21 @@ def test_pil_images_that_cannot_be_enlarged_are_told(upscaler):
             upscale(image, upscaler)
 
 
-def test_large_factors_are_written_out():
-    assert Enlargement(scale=1000).label(1, 1000) == "1000"
-    assert Enlargement(width=70_000).label(1, 70_000) == "70000"
-    assert Enlargement(scale=1.5).label(2, 3) == "1.5"
+@pytest.mark.parametrize(
+    ("asked", "label"),
+    [
+        ({}, "4"),
+        ({"scale": 1000}, "1000"),
+        ({"scale": 1.5}, "1.5"),
+        ({"scale": 1.2345}, "1.2345"),
+        ({"width": 481_000}, "1000"),
+        ({"width": 1000}, "2.079"),
+        ({"width": 1001}, "2.081"),
+        ({"height": 642}, "2"),
+        ({"height": 641}, "1.998"),
+        ({"width": 962, "height": 321}, "962x321"),
+        ({"width": 962, "height": 642}, "2"),
+    ],
+)
+def test_results_of_other_sizes_have_other_names(asked, label):
+    assert Enlargement(**asked).label(321, 481, 4) == label

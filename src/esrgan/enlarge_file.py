@@ -50,10 +50,20 @@ class Enlargement:
         if self.transparency not in get_args(Transparency):
             raise UsageError(f"transparency is {self.transparency!r}; it must be network or bicubic")
 
-    def label(self, width: int, new_width: int) -> str:
-        """What a file name says of the enlargement, such as 4 or 1.5."""
-        factor = self.scale or new_width / width
-        return f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}"
+    def label(self, height: int, width: int, network_scale: int) -> str:
+        """What a file name says of the enlargement, such as 4 or 1.5: another one for every size of the result.
+
+        That is the factor, with as many digits as tell its size from others, or columns x rows where it is stretched.
+        """
+        if self.scale:
+            return f"{self.scale:.12g}"
+        size = self.size(height, width, network_scale)
+        factor = size[1] / width
+        for digits in range(max(3, len(str(int(factor)))), 17):
+            label = f"{factor:.{digits}g}"
+            if Enlargement(scale=float(label)).size(height, width, network_scale) == size:
+                return label
+        return f"{size[1]}x{size[0]}"
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
         """Rows and columns of the result for a picture of ``height`` x ``width``."""

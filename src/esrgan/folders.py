@@ -109,9 +109,9 @@ class Naming:
         """What ``open_picture`` opens for ``source``."""
         return self.stdin if source == STDIO else source
 
-    def name(self, source: Path, form: Format, width: int, new_width: int) -> str:
+    def name(self, source: Path, form: Format, height: int, width: int) -> str:
         """The file name of the result; of a very long one the end of the stem is replaced by a hash."""
-        parts = {"scale": self.how.label(width, new_width), "suffix": source.suffix[1:]}
+        parts = {"scale": self.how.label(height, width, self.network_scale), "suffix": source.suffix[1:]}
         suffix = suffix_for(form, [source.suffix])
         name = self.pattern.format(stem=source.stem, **parts) + suffix
         if len(os.fsencode(name)) <= LONGEST_NAME:
@@ -192,7 +192,7 @@ def _job(source: Path, folder: Path, naming: Naming) -> Job:
         wanted = next(form for form in FORMATS.values() if naming.out.suffix.lower() in form.suffixes)
     form, notes = fit_format(picture, size, wanted)
     named = Path("stdin") if source == STDIO else source
-    target = naming.out / folder / naming.name(named, form, picture.width, size[1])
+    target = naming.out / folder / naming.name(named, form, picture.height, picture.width)
     return Job(source=source, target=naming.out if naming.single else target, form=form, notes=picture.notes + notes)
 
 

@@ -107,7 +107,7 @@ def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None, 
     picture = open_picture(path)
     size = how.size(picture.height, picture.width, upscaler.scale)
     form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
-    factor = how.label(picture.width, size[1])
+    factor = how.label(picture.height, picture.width, upscaler.scale)
     target = path.with_name(f"{path.stem}_x{factor}{suffix_for(form, [path.suffix])}")
     if not overwrite and os.path.lexists(target):
         raise EsrganError(f"{name_of(target)} exists; overwrite=True replaces it")
