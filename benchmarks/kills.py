@@ -1,18 +1,16 @@
 """Kill a training at random moments, again and again, and compare what it leaves with an unbroken run, byte by byte.
 
-    python benchmarks/kills.py --kills 50
+    uv run python -m benchmarks.kills --kills 50
 
 Each life of a run is a process of its own that ends by SIGKILL, or, one time in ten, by SIGTERM. In the end every file
 of the two run folders must be equal, and the logs too but for their times and the lines that tell of the stops.
 """
 
-import argparse
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from cyclopts import App
 from safetensors.torch import save_file
 
 from esrgan.config import (
@@ -39,6 +38,9 @@ from esrgan.resize import resize
 from esrgan.stages import pretrain, train
 from esrgan.vgg import trunk
 
+app = App(help=__doc__)
+
+PASSING = {"lock", "lock.txt", "log.txt"}
 TOLD = ("resumed", "stopped by", "is damaged")
 
 
@@ -103,7 +105,7 @@ def wait_for(number: int) -> int:
 
 def differing(one: Path, other: Path) -> list[str]:
     """The files in which two run folders differ."""
-    names = {str(p.relative_to(f)) for f in (one, other) for p in f.rglob("*") if p.is_file()} - {"lock", "log.txt"}
+    names = {str(p.relative_to(f)) for f in (one, other) for p in f.rglob("*") if p.is_file()} - PASSING
     same = {"log.jsonl": log_lines, "config.toml": without_folder, "state-best.pt": Path.read_bytes}
     return sorted(
         name for name in names
@@ -154,24 +156,26 @@ def trial(name: str, config: Config, folder: Path, kills: int, chance: random.Ra
     return differing(whole.run_dir, broken.run_dir)
 
 
-def main() -> int:
-    """Run the trials of both stages."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50, help="deaths of each stage's run")
-    parser.add_argument("--steps", type=int, default=400, help="steps of each run")
-    parser.add_argument("--seed", type=int, default=None, help="of the moments; none = another each time")
-    asked = parser.parse_args()
-    seed = random.randrange(10**6) if asked.seed is None else asked.seed
+@app.default
+def main(*, kills: int = 50, steps: int = 400, seed: int | None = None) -> int:
+    """Run the trials of both stages.
+
+    Args:
+        kills: Deaths of each stage's run.
+        steps: Of each run.
+        seed: Of the moments; none = another each time.
+    """
+    seed = random.randrange(10**6) if seed is None else seed
     print(f"moments from seed {seed}")
     torch.set_num_threads(1)
     failed = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, config in configs(Path(folder), asked.steps).items():
+        for name, config in configs(Path(folder), steps).items():
             failed += [f"{name}: {file} differs" for file in
-                       trial(name, config, Path(folder), asked.kills, random.Random(seed))]  # fmt: skip
+                       trial(name, config, Path(folder), kills, random.Random(seed))]  # fmt: skip
     print("\n".join(failed) or "all files equal")
-    return bool(failed)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -80,7 +80,7 @@ def main(
             rows.append(row)
             above = row["peak"] - row["loaded"]
             ratio = above / (rows[0]["peak"] - rows[0]["loaded"])
-            cells = (f"{size:.0f}", f"{16 * size:.0f}", f"{row['loaded']:.0f}", f"{above:.0f}",
+            cells = (f"{size:.0f}", f"{row['scale'] ** 2 * size:.0f}", f"{row['loaded']:.0f}", f"{above:.0f}",
                      f"{ratio:.2f}", f"{row['seconds']:.0f}")  # fmt: skip
             table.add_row(*cells)
             print(*cells, flush=True)
@@ -102,7 +102,8 @@ def one(lr: Path, model: str, tile: int | None = None) -> None:
     start = time.perf_counter()
     _enlarge(upscaler, lr)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
-    print(json_module.dumps({"loaded": loaded, "peak": peak, "seconds": time.perf_counter() - start}))
+    seconds = time.perf_counter() - start
+    print(json_module.dumps({"loaded": loaded, "peak": peak, "seconds": seconds, "scale": upscaler.scale}))
 
 
 def _enlarge(upscaler: Upscaler, lr: Path) -> None:

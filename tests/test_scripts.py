@@ -282,12 +282,11 @@ def test_a_program_says_what_it_is_for_and_explains_its_options(name, capsys, mo
     module = import_module(name)
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as end:
-        module.main() if name == "benchmarks.kills" else module.app(["--help"])
+        module.app(["--help"])
     assert not end.value.code
     said = " ".join(capsys.readouterr().out.split())
     assert " ".join(module.__doc__.split()[:6]) in said
-    if name != "benchmarks.kills":
-        command = module.app.default_command
-        for option in inspect.signature(command).parameters:
-            assert f"--{option.replace('_', '-')}" in said
-            assert f" {option}: " in command.__doc__
+    command = module.app.default_command
+    for option in inspect.signature(command).parameters:
+        assert f"--{option.replace('_', '-')}" in said
+        assert f" {option}: " in command.__doc__
