@@ -41,6 +41,7 @@ from esrgan.vgg import trunk
 app = App(help=__doc__)
 
 PASSING = {"lock", "lock.txt", "log.txt"}
+"""Files that may differ, or be there or not."""
 TOLD = ("resumed", "stopped by", "is damaged")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 KEPT = 1 << 30
-"""Bytes of freed memory that glibc holds on to: what the largest usual tile or training step takes and frees."""
+"""Bytes of freed memory that glibc holds on to; no more is gained by twice as many."""
 NO_MEMORY = (
     *("out of memory", "can't allocate memory", "not enough memory"),  # everywhere; torch on a CPU, and on Windows
     *("could not create a primitive", "unable to find an engine"),  # oneDNN; cuDNN, which hides the reason
