@@ -270,7 +270,7 @@ def work():
     for _ in range(20): torch.ones(10_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 work()
-print(work(), as_commands_do(work)(), work())
+print(work(), as_commands_do(lambda: (work(), work())[1])(), work())  # the first fills the heap that the second reuses
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout
     usual, kept, after = map(int, said.split())
