@@ -110,6 +110,28 @@ def test_held_colours_show_no_seams_between_tiles():
     assert np.abs(whole[40:160, 40:80].mean((0, 1)) - (255, 0, 0)).max() < 1.1  # flat colours are exact to a level
 
 
+def drawn(width: int) -> np.ndarray:
+    """Lines of golden stripes, ``width`` pixels wide, on nothing."""
+    icon = np.zeros((48, 48, 4), np.uint8)
+    icon[..., :3] = np.where(np.arange(48)[:, None, None] % 6 < 3, (230, 180, 20), (90, 60, 10))
+    for middle in (10, 24, 38):
+        icon[4:44, middle : middle + width, 3] = icon[middle : middle + width, 4:44, 3] = 255
+    return icon
+
+
+@pytest.mark.parametrize("model", ["lite_x4_gan", "lite_x4_psnr"])
+@pytest.mark.parametrize("width", [1, 2])
+def test_thin_lines_on_nothing_keep_their_colours_and_have_no_haze(model, width):
+    icon = drawn(width)
+    large = upscale(icon, Upscaler(model, device="cpu", precision="fp32"))  # raises where colours are not held
+    cells = F.avg_pool2d(torch.from_numpy(large).permute(2, 0, 1)[None].float(), 4)[0].numpy()
+    seen = icon[..., 3] > 0
+    moved = (cells[:3, seen] - icon[seen].T[:3]).mean(1)
+    assert np.abs(moved).max() < 2
+    near = F.max_pool2d(torch.from_numpy(seen)[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
+    assert cells[3, ~near.numpy()].mean() < 2  # levels of opacity two pixels away from a line and farther
+
+
 class WithoutFloat64(TorchDispatchMode):
     """Stands for MPS, which has no float64: no sum of fp32 is in it, and nothing of it goes to another device."""
 

@@ -13,6 +13,8 @@ DITHER = 6
 """Times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos."""
 LEAST_SHARE = 1 / 8
 """Of an area, where the rest is black or white, that is taken to move with a correction."""
+CLEAR = 1e-3
+"""What a transparent pixel counts, against 1 for an opaque one."""
 RADIUS = 4
 """LR pixels around a pixel whose mean colour counts."""
 
@@ -21,21 +23,22 @@ class Balance:
     """The mean colour of what can be seen, before and after."""
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(2, 4, dtype=torch.float64)  # before, after; three colours, and how much was seen
+        self._sums = torch.zeros(2, 3, dtype=torch.float64)  # before, after; three colours
+        self._seen = 0.0  # LR pixels, each by its opacity
 
     def add(self, lr: Tensor, sr: Tensor) -> None:
-        """Count the kept part of a tile, (bands, h, w) each."""
-        for row, image in zip(self._sums, (lr, sr), strict=True):
-            colour, alpha = split(image)
-            seen = colour if alpha is None else colour * alpha
-            row[:3] += seen.sum((-2, -1)).cpu()  # a tile's in fp32, as MPS has no float64
-            row[3] += colour[0].numel() if alpha is None else alpha.sum().cpu()
+        """Count the kept part of a tile, (bands, h, w) each; both by the opacity of ``lr``."""
+        (before, alpha), (after, _) = split(lr), split(sr)
+        after = F.avg_pool2d(after[None], sr.shape[-1] // lr.shape[-1])[0]
+        seen = [colour if alpha is None else colour * alpha for colour in (before, after)]
+        self._sums += torch.stack([colour.sum((-2, -1)) for colour in seen]).cpu()  # in fp32: MPS has no float64
+        self._seen += before[0].numel() if alpha is None else float(alpha.sum())
 
     def check(self) -> None:
         """Raise where the mean colour moved by more than two levels."""
-        if self._sums[:, 3].min() == 0:  # nothing can be seen
+        if not self._seen:
             return
-        before, after = self._sums[:, :3] / self._sums[:, 3:]
+        before, after = self._sums / self._seen
         shift = float((before - after).abs().max())
         if not shift <= LARGEST_SHIFT:
             raise EsrganError(
@@ -49,44 +52,54 @@ def split(image: Tensor) -> tuple[Tensor, Tensor | None]:
     return (image, None) if len(image) in (1, 3) else (image[:-1], image[-1:])
 
 
-def hold_colours(lr: Tensor, sr: Tensor, scale: int) -> Tensor:
+def hold_colours(lr: Tensor, sr: Tensor, scale: int, alpha: Tensor | None = None) -> Tensor:
     """Bring ``sr`` back where its colour left that of ``lr``, (N, 3, h, w), over an area; elsewhere leave it alone.
 
     Networks trained on photos miss saturated flat colours by up to 30 of 255 levels, noise by 20 and dithered greys by
     70: they have seen none. Where the mean over 9 x 9 LR pixels is off by more than one level, the excess is taken
     away, smoothly, so that no seam arises: at most ``MOST``, and the more above that the more the area is dither.
     A network that is off by more than that on the whole is broken, and stays so, to be refused.
+
+    Args:
+        lr: Picture, (N, 3, h, w) in [0, 1].
+        sr: The same by the network, ``scale`` times larger.
+        scale: The network's.
+        alpha: Opacity of ``lr``, (N, 1, h, w): how much each pixel counts; none = all alike.
     """
-    excess = _excess(lr - F.avg_pool2d(sr, scale))
+    weight = None if alpha is None else alpha.clamp(min=CLEAR)
+    excess = _excess(lr - F.avg_pool2d(sr, scale), weight)
     if not excess.any():
         return sr
     fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
-    most = MOST + DITHER * _around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
+    most = MOST + DITHER * _around(fine.square(), weight).amax(1, keepdim=True)  # dithered red may come out blue
     cells = F.pixel_unshuffle(sr, scale).view(len(lr), 3, scale, scale, *lr.shape[-2:])  # those of an LR pixel
-    can_rise, can_fall = (_around(free.float().mean((2, 3))) for free in (cells < 1, cells > 0))
+    can_rise, can_fall = (_around(free.float().mean((2, 3)), weight) for free in (cells < 1, cells > 0))
     total = torch.zeros_like(lr)
     for _ in range(ROUNDS):
         share = torch.where(excess > 0, can_rise, can_fall)  # of the pixels; the rest clip, so that the mean moves less
         total = (total + excess / share.clamp(min=LEAST_SHARE)).clamp(-most, most)
         moved = _between(_between(total, scale, -1), scale, -2).add_(cells).clamp_(0, 1)
-        excess = _excess(lr - moved.mean((2, 3)))
+        excess = _excess(lr - moved.mean((2, 3)), weight)
         if not excess.any():
             break
     return F.pixel_shuffle(moved.flatten(1, 3), scale)
 
 
-def _excess(off: Tensor) -> Tensor:
+def _excess(off: Tensor, weight: Tensor | None) -> Tensor:
     """By how much the colour is off around each pixel, beyond what is left alone."""
-    off = _around(off)
+    off = _around(off, weight)
     return off - off.clamp(-LEVEL, LEVEL)
 
 
-def _around(image: Tensor) -> Tensor:
+def _around(image: Tensor, weight: Tensor | None) -> Tensor:
     """Means over the pixels up to ``RADIUS`` away, of those there are: sums of shifted pictures, as pooling is slow."""
-    count = image.new_ones(1, 1, *image.shape[-2:])
+    if weight is None:
+        weight = image.new_ones(1, 1, *image.shape[-2:])
+    else:
+        image = image * weight
     for dim, pad in ((-1, (RADIUS, RADIUS)), (-2, (0, 0, RADIUS, RADIUS))):
-        image, count = (_window_sums(F.pad(x, pad), dim) for x in (image, count))
-    return image / count
+        image, weight = (_window_sums(F.pad(x, pad), dim) for x in (image, weight))
+    return image / weight
 
 
 def _window_sums(padded: Tensor, dim: int) -> Tensor:

@@ -110,24 +110,29 @@ def enlarge_tile(upscaler: Upscaler, tile: Tensor, *, exact: bool, transparency:
 
     Grey goes through the network as three equal channels, whose mean is the result. Colours are first spread into what
     is transparent, so that what nobody sees does not bleed into the edges. Opacity stays within that of the LR pixels
-    nearby: what is opaque or transparent in the picture is so in the result, exactly.
+    nearby: what is opaque or transparent in the picture is so in the result, exactly. Its means are not held as those
+    of colours are: that would leave a haze around thin lines.
     """
     colour, alpha = split(tile)
+    lr = _three(colour if alpha is None else spread(colour, alpha))
+    sr = hold_colours(lr, upscaler.piece(lr, exact=exact), upscaler.scale, None if alpha is None else alpha[None])[0]
+    colour = sr if len(colour) == 3 else sr.mean(0, keepdim=True)
     if alpha is None:
-        return _rgb(upscaler, colour, exact)
-    colour = _rgb(upscaler, spread(colour, alpha), exact)
+        return colour
     size = (colour.shape[-2], colour.shape[-1])
     low, high = -_highest(-alpha, size), _highest(alpha, size)
     if torch.equal(low, high):
         return torch.cat((colour, low))
-    big = resize(alpha, size=size) if transparency == "bicubic" else _rgb(upscaler, alpha, exact)
+    if transparency == "bicubic":
+        big = resize(alpha, size=size)
+    else:
+        big = upscaler.piece(_three(alpha), exact=exact)[0].mean(0, keepdim=True)
     return torch.cat((colour, big.clamp(low, high)))
 
 
-def _rgb(upscaler: Upscaler, colour: Tensor, exact: bool) -> Tensor:
-    lr = colour.expand(3, -1, -1)[None]
-    sr = hold_colours(lr, upscaler.piece(lr, exact=exact), upscaler.scale)[0]
-    return sr if len(colour) == 3 else sr.mean(0, keepdim=True)
+def _three(image: Tensor) -> Tensor:
+    """(1 or 3, h, w) -> (1, 3, h, w)."""
+    return image.expand(3, -1, -1)[None]
 
 
 def _highest(alpha: Tensor, size: tuple[int, int]) -> Tensor:
