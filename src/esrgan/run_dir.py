@@ -152,7 +152,7 @@ class RunDir:
     def restore(
         self, players: dict[str, Player], average: Average | None, *, resume: Literal["last", "best"] = "last"
     ) -> Progress:
-        """Set ``players`` and ``average`` to the saved state, cut the log off after it; step 0 where there is none.
+        """Set ``players`` and ``average`` to the saved state; step 0 where there is none.
 
         Raises:
             EsrganError: States were there and none can be read.
@@ -170,7 +170,7 @@ class RunDir:
         return progress
 
     def _newest(self, names: Sequence[str]) -> dict[str, Any] | None:
-        """The first of these states that can be read; the log is then cut off after it."""
+        """The first of these states that can be read."""
         if not self.first:
             return None
         damaged = []
@@ -181,7 +181,6 @@ class RunDir:
             if state is None:
                 damaged.append(path.name)
                 continue
-            self._log.cut(state["progress"]["step"], due=state["progress"].get("due", False))
             if damaged:
                 broken = self.path / damaged[0]
                 broken.replace(broken.with_suffix(".damaged"))  # or the next state would push it over the good one
@@ -193,8 +192,12 @@ class RunDir:
                 f"{self.path} cannot be resumed: {what}. Put a good copy there, try --resume "
                 f"{'last' if 'state-best.pt' in names else 'best'}, or start anew in another --run-dir"
             )
-        self._log.cut(0)
         return None
+
+    def cut_log(self, progress: Progress) -> None:
+        """Drop what was logged after ``progress``; once it is known that the run goes on from there."""
+        if self.first:
+            self._log.cut(progress.step, due=progress.due)
 
     def log(self, row: Row) -> str:
         """Append a row to the log; gives the line that people read."""

@@ -52,6 +52,7 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
         raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
     _check_same(progress, run, setup)
     run.keep_config()
+    run.cut_log(progress)
     starts = not progress.step and progress.best is None
     if starts and setup.init and (setup.score == "lpips" or "discriminator" not in setup.players):
         progress.due = True  # what the model can do that it begins from; not where GANs lose PSNR
@@ -223,6 +224,7 @@ class _Session:
             raise EsrganError(end)
         returns, before = progress.returns + 1, progress
         self.progress = self.run.restore(setup.players, setup.average)
+        self.run.cut_log(self.progress)
         self.progress.returns, self.progress.streak, self.progress.skipped = returns, 0, before.skipped
         self.progress.best, self.progress.score = before.best, before.score  # its model is kept
         for player in setup.players.values():
