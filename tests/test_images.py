@@ -190,7 +190,8 @@ def test_find_images_takes_files_folders_and_lists(tmp_path):
 def test_find_images_leaves_out_the_run_folders_of_trainings(tmp_path):
     for path in ("photos/a.png", "photos/runs/x/samples/step.png", "photos/runs/x/curves.png"):
         write_rgb(torch.rand(3, 8, 8), tmp_path / path)
-    (tmp_path / "photos/runs/x/log.jsonl").touch()
+    for name in ("photos/runs/x/config.toml", "photos/runs/x/lock.txt", "photos/log.jsonl", "photos/config.toml"):
+        (tmp_path / name).touch()
     assert find_images([tmp_path]) == [tmp_path / "photos/a.png"]
     assert find_images([tmp_path / "photos/runs/x/samples"]) == [tmp_path / "photos/runs/x/samples/step.png"]
 

@@ -151,7 +151,7 @@ def walk(
         status, real = Path(place).stat(), Path(place).resolve()
         mark = (status.st_dev, status.st_ino) if status.st_ino else real  # some network drives number no files
         known = mark in seen or real == leave_out
-        if known or (not runs and (Path(place) / "log.jsonl").is_file()):
+        if known or (not runs and all((Path(place) / name).is_file() for name in ("config.toml", "lock.txt"))):
             folders.clear()
             continue
         seen.add(mark)
