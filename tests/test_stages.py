@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from esrgan.config import DiscriminatorConfig
 from esrgan.errors import EsrganError
-from esrgan.generator import Generator
+from esrgan.generator import RRDB, Generator
 from esrgan.model_file import load_model, read_header, save_model
 from esrgan.stages import _gan_rank, build_team, enough_memory, pretrain, train
 from esrgan.training import fit
@@ -210,17 +211,19 @@ def test_what_a_run_begins_from_is_validated_once_also_if_it_is_killed_at_once(t
     assert [row["step"] for row in rows(config) if "validation" in row] == [0, 6, 12]
 
 
-def test_a_refused_command_leaves_the_options_of_a_run_as_they_were(tmp_path):
-    config = tiny.stage_1(tmp_path)
+def test_a_refused_command_leaves_the_options_and_the_log_of_a_run_as_they_were(tmp_path):
+    config = replace(tiny.stage_1(tmp_path), validate_every=5, val=(tiny.pictures(tmp_path / "val", 1, seed=3),))
     pretrain(config)
-    before = (config.run_dir / "config.toml").read_text()
+    read = lambda: [(config.run_dir / name).read_text() for name in ("config.toml", "log.jsonl", "log.txt")]  # noqa: E731
+    before = read()
     for refused in (
         replace(config, steps=5),
         replace(config, images=(tiny.pictures(tmp_path / "a" / "photos", 4, seed=5),)),
+        replace(config, images=(tmp_path / "a" / "photos",), resume="best"),
     ):
         with pytest.raises(EsrganError, match=r"give more|other pictures"):
             pretrain(refused)
-        assert (config.run_dir / "config.toml").read_text() == before
+        assert read() == before
     pretrain(replace(config, steps=14))
     assert "steps = 14" in (config.run_dir / "config.toml").read_text()
 
@@ -229,3 +232,23 @@ def test_models_below_the_psnr_floor_are_told(tmp_path):
     config = tiny.stage_2(tmp_path, val=(tiny.pictures(tmp_path / "val", 1, seed=7),), psnr_floor=60.0)
     train(config)
     assert all(row["verdict"].endswith("below --psnr-floor 60") for row in rows(config) if "validation" in row)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # read by torch itself
+def test_without_an_average_too_blocks_are_compiled_for_patches_alone(tmp_path, monkeypatch):
+    config = tiny.stage_1(tmp_path, ema=0, steps=6, val=(tiny.pictures(tmp_path / "val", 1, seed=3),))
+    pretrain(replace(config, run_dir=tmp_path / "written"))
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("esrgan.compiled.can_compile", lambda _: True)
+    monkeypatch.setattr(RRDB, "compile", lambda self, **options: nn.Module.compile(self, backend=backend, **options))
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(suppress_errors=False):
+        pretrain(config)
+    assert len(graphs) == 1
+    best = [load_model(run / "best.safetensors").state_dict() for run in (config.run_dir, tmp_path / "written")]
+    torch.testing.assert_close(*best)

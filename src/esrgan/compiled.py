@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 
 import torch
@@ -61,3 +61,8 @@ def compile_to_train(generator: Generator) -> bool:
         setattr(torch._functorch.config, AT_ONCE, True)
     compile_blocks(generator, dynamic=None)
     return True
+
+
+def as_written(device: torch.device) -> AbstractContextManager[object]:
+    """Within it networks on ``device`` run uncompiled: pictures of many sizes would be compiled one by one."""
+    return torch.compiler.set_stance("force_eager") if can_compile(device) else nullcontext()

@@ -100,8 +100,7 @@ def build_team(config: Config) -> Team:
     torch.manual_seed(config.seed)
     device, dtype = _device(config), DTYPES[config.precision]
     net = (_first_generator(config) if isinstance(config, PretrainConfig) else load_model(config.init)).to(device)
-    if config.ema:  # else this network is validated too, on pictures of many sizes
-        compile_to_train(net)
+    compile_to_train(net)
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
     generator = player(net)
     average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None

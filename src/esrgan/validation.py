@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from esrgan.benchmark import Bicubic, Pair, score
+from esrgan.compiled import as_written
 from esrgan.data import to_unit
 from esrgan.devices import arithmetic, layout
 from esrgan.generator import Generator
@@ -74,7 +75,7 @@ class Validation:
 
     def _network(self, lr: Tensor) -> Tensor:
         def run(tile: Tensor) -> Tensor:
-            with arithmetic(self.device, self.dtype):
+            with arithmetic(self.device, self.dtype), as_written(self.device):
                 return self.net(tile.contiguous(memory_format=layout(tile.device))).float()  # type: ignore[no-any-return]
 
         return tiled(run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
