@@ -82,6 +82,24 @@ def test_broken_and_small_pictures_are_named_and_stop_nothing(tmp_path):
     ]
 
 
+def test_patches_of_every_size_come_from_one_store_without_the_pictures_too_small_for_them(tmp_path):
+    folder = tiny.pictures(tmp_path / "photos", 2)
+    tiny.pictures(folder, 1, seed=-1, size=(64, 40))  # "-1_0.png", which comes first
+    small, large = (PhotoStore.of([folder], scale=4, patch=side, cache=tmp_path / "cache") for side in (32, 48))
+    assert small.folder == large.folder
+    assert (len(small), len(large), small.skipped) == (3, 2, [])
+    assert "40 x 64 pixels, smaller than the patch of 48" in large.skipped[0]
+    assert large.digest != small.digest
+    assert large.names == small.names[1:]
+    for i in range(2):
+        for mine, theirs in zip(large.picture(i), small.picture(i + 1), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    lr, hr = large.on(torch.device("cpu"))
+    assert lr.numel() + hr.numel() == large.bytes
+    np.testing.assert_array_equal(hr[: 96 * 128].view(96, 128, 3), large.picture(0)[1])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_no_usable_picture_is_an_error_that_says_why(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
     with pytest.raises(EsrganError, match=r"small\.png"):
@@ -111,7 +129,7 @@ def test_a_subset_is_a_share_and_repeats(tmp_path):
 def test_a_damaged_store_is_noticed(store):
     (store.folder / "hr").write_bytes(b"short")
     with pytest.raises(EsrganError, match="damaged"):
-        PhotoStore(store.folder, 4)
+        PhotoStore(store.folder, 4, 32)
 
 
 def test_a_store_of_which_somebody_deleted_half_is_built_anew(store, tmp_path):

@@ -16,9 +16,10 @@ def store(tmp_path):
     return PhotoStore.of([tmp_path / "photos"], scale=4, patch=32, cache=tmp_path / "cache")
 
 
-def test_gathered_patches_equal_those_that_the_cpu_cuts(store, monkeypatch):
-    monkeypatch.setattr("esrgan.photo_store.PIECE", 1000)  # pictures that arrive in many pieces
-    cut, gathered = Patches(store, patch=32, seed=3), DevicePatches(store, patch=32, seed=3, device=CPU)
+@pytest.mark.parametrize("patch", [32, 48])  # of which every picture holds the first
+def test_gathered_patches_equal_those_that_the_cpu_cuts(store, tmp_path, patch):
+    store = PhotoStore.of([tmp_path / "photos"], scale=4, patch=patch, cache=tmp_path / "cache")
+    cut, gathered = Patches(store, patch=patch, seed=3), DevicePatches(store, patch=patch, seed=3, device=CPU)
     for (_, *one), (_, *other) in zip(cut.ahead(1, 4, 64), gathered.ahead(1, 4, 64), strict=True):
         assert all(map(torch.equal, one, other))  # 64 patches show all pictures and turns
 

@@ -246,7 +246,7 @@ def _what_is_used(config: Config, store: PhotoStore) -> Iterator[str]:
     yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic"
     yield from (f"  left out: {line}" for line in store.skipped[:10])
     if len(store.skipped) > 10:
-        yield f"  ... and {len(store.skipped) - 10} more, listed in {store.folder / 'index.json'}"
+        yield f"  ... and {len(store.skipped) - 10} more, which `esrgan data check` lists"
     several = f", shared by {distributed.size()} processes" if distributed.size() > 1 else ""
     yield f"run folder: {config.run_dir}; {config.steps} steps of {config.batch * config.accumulate} patches{several}"
 
