@@ -60,6 +60,19 @@ def test_a_gan_run_is_held_against_shipped_ones_by_its_share_of_bicubics_lpips()
     assert "on track: lite had 62% here" in verdict(own, {"lite": other}, name="lpips")
 
 
+def test_a_run_is_not_held_against_one_that_began_from_a_far_better_model():
+    def run(first, last):
+        scores = [{"psnr_y": score, "lpips": score / 100} for score in (first, last)]
+        rows = [{"step": 100 * i, "validation": score} for i, score in enumerate(scores)]
+        return [{"step": 0, "bicubic": {"psnr_y": 20.0, "lpips": 0.5}}, *rows]
+
+    own = run(20.5, 21.0)
+    assert "behind: lite had +2.00" in verdict(own, {"lite": run(20.55, 22.0)}, name="psnr_y")
+    assert "lite" not in verdict(own, {"lite": run(21.9, 22.0)}, name="psnr_y")
+    assert "lite" not in verdict(own, {"lite": run(15.0, 10.0)}, name="lpips")
+    assert "lite" in verdict(run(15.0, 10.0), {"lite": own}, name="lpips")
+
+
 def test_reference_curves_are_read_and_a_missing_folder_is_fine(tmp_path):
     assert load_references("psnr", LITE, begun=False, folder=tmp_path / "none") == {}
     rows = '{"step": 0, "psnr_y": 24.0, "bicubic": true}\n{"step": 10, "psnr_y": 25.0, "lpips": 0.3}\n'

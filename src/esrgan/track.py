@@ -59,20 +59,27 @@ def verdict(rows: Sequence[Row], references: dict[str, list[Row]], *, name: str)
     """
     parts = [trend(rows, name)]
     if own := gains(rows, name):
-        step, gain = own[-1]
+        gain = own[-1][1]
         said = f"{gain:+.2f} dB over bicubic" if gain >= 0 else f"{-gain:.2f} dB below bicubic"
         said = f"LPIPS {gain:.0%} of bicubic's" if name == "lpips" else said
-        places = [_place(step, gain, label, gains(others, name), name) for label, others in references.items()]
+        places = [_place(own, label, gains(others, name), name) for label, others in references.items()]
         parts.append(", ".join(filter(None, [said, *places])))
     return "; ".join(filter(None, parts))
 
 
-def _place(step: int, gain: float, label: str, theirs: list[tuple[int, float]], name: str) -> str:
-    """Whether ``gain`` keeps up with a shipped run's at that step; empty before that run's first validation."""
+def _place(own: list[tuple[int, float]], label: str, theirs: list[tuple[int, float]], name: str) -> str:
+    """Whether the newest gain keeps up with a shipped run's at that step.
+
+    Empty before that run's first validation, and where it began from a model that was better by far.
+    """
+    step, gain = own[-1]
     if not theirs or step < theirs[0][0]:
         return ""
+    sign = -1 if name == "lpips" else 1
+    if own[0][0] == theirs[0][0] == 0 and sign * (own[0][1] - theirs[0][1]) < -ENOUGH[name]:
+        return ""
     other = _at(theirs, step)
-    lead = other - gain if name == "lpips" else gain - other
+    lead = sign * (gain - other)
     had = f"{other:.0%}" if name == "lpips" else f"{other:+.2f}"
     where = "here" if step <= theirs[-1][0] else f"at its end, step {theirs[-1][0]}"
     return f"{'on track' if lead >= -ENOUGH[name] else 'behind'}: {label} had {had} {where}"
