@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from esrgan import distributed
-from esrgan.cuda_graph import Recorded
+from esrgan.cuda_graph import Recorded, Work, cudnn_tuned
 from esrgan.objectives import Objective
 from esrgan.players import Player
 
@@ -39,8 +39,11 @@ def train_steps(
     """
     players = list(players)
     names: list[str] = []
-    work = partial(_work, objective, players, accumulate, names)
-    run = Recorded(work) if players[0].device.type == "cuda" and distributed.size() == 1 else work
+    work: Work = partial(_work, objective, players, accumulate, names)
+    if players[0].device.type != "cuda":
+        run = work
+    else:
+        run = Recorded(work) if distributed.size() == 1 else cudnn_tuned()(work)
     for number, lr, hr in batches:
         torch.manual_seed(number)  # what is random within a step depends on the step alone, on every process alike
         for player in players:
