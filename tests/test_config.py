@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from esrgan.cli import main
+from esrgan.commands_train import train_command
 from esrgan.config import (
     DiscriminatorConfig,
     GeneratorConfig,
@@ -91,6 +92,16 @@ def test_every_shipped_config_is_understood(path, tmp_path, monkeypatch, capsys)
     stage = ["train", "--init", "missing.safetensors"] if "esrgan" in path.stem else ["pretrain"]
     assert main([*stage, "--config", str(path), "--images", "nowhere"]) == 1
     assert "missing.safetensors" in (err := capsys.readouterr().err) or "nowhere" in err
+
+
+def test_what_a_toml_file_turns_on_the_command_line_turns_off(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text("tensorboard = true\n[discriminator]\nbatch_norm = true\n")
+    words = ["--config", str(file), "--images", "a", "--init", "b"]
+    for off, on in (([], True), (["--no-tensorboard", "--discriminator.no-batch-norm"], False)):
+        _, bound, _ = train_command.parse_args([*words, *off])
+        config = bound.arguments["config"]
+        assert (config.tensorboard, config.discriminator.batch_norm) == (on, on)
 
 
 @pytest.mark.parametrize(

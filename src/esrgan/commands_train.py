@@ -39,7 +39,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 File = Annotated[Path | None, Parameter(name="--config")]
 
-Lists = Parameter(consume_multiple=True, negative=())  # --images A B C, and no --empty-images
+Lists = Parameter(consume_multiple=True, negative_iterable=())  # --images A B C, and no --empty-images
 
 DryRun = Annotated[bool, Parameter(name="--dry-run", negative="")]
 
