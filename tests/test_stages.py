@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import nn
 
-from esrgan.config import DiscriminatorConfig
+from esrgan.config import DiscriminatorConfig, PretrainOptim
 from esrgan.errors import EsrganError
 from esrgan.generator import RRDB, Generator
 from esrgan.model_file import load_model, read_header, save_model
@@ -79,6 +79,23 @@ def test_a_finished_run_is_left_as_it_is_and_more_steps_go_on(tmp_path):
     assert (config.run_dir / "log.jsonl").read_bytes() == before
     pretrain(replace(config, steps=8))
     assert rows(config)[-1]["step"] == 8
+
+
+def test_a_learning_rate_that_more_steps_raise_again_is_told(tmp_path):
+    config = tiny.stage_1(tmp_path, optim=PretrainOptim(learning_rate=1e-3, milestones=(), decay=0.5))
+
+    def notes():
+        log = (config.run_dir / "log.jsonl").read_text().splitlines()
+        return [row["note"] for row in map(json.loads, log) if "resumed" in row.get("note", "")]
+
+    pretrain(config)
+    pretrain(replace(config, steps=24))
+    assert notes() == ["resumed; with 24 steps the learning rate is 0.001 here, not 0.000167"]
+    level = replace(config, run_dir=tmp_path / "level", optim=replace(config.optim, decay=0))
+    pretrain(level)
+    config = replace(level, steps=24)
+    pretrain(config)
+    assert notes() == ["resumed"]
 
 
 def test_resuming_from_the_best_state_goes_back_there(tmp_path):

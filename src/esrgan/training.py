@@ -59,7 +59,7 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
     with _bar(run.first) as bar, stopping() as stop:
         session = _Session(config, run, setup, progress, bar, stop)
         if 0 < progress.step < config.steps:
-            session.say({"step": progress.step, "note": "resumed"})
+            session.say({"step": progress.step, "note": session.resumed()})
         if not progress.step or config.resume == "best":
             run.save(progress, setup.players, setup.average)
         while session.lap():
@@ -148,6 +148,16 @@ class _Session:
         if self.run.first:
             self.bar.console.print(line, highlight=False, markup=False)
             self.setup.watch(row)
+
+    def resumed(self) -> str:
+        """What to say first of a run that goes on; a longer one may take the learning rate back up."""
+        logged = [row for row in self.run.rows() if "learning_rate" in row]
+        if not logged:
+            return "resumed"
+        before, now = logged[-1]["learning_rate"], self.setup.players["generator"].rate(logged[-1]["step"])
+        if now <= 1.001 * before:
+            return "resumed"
+        return f"resumed; with {self.config.steps} steps the learning rate is {now:.3g} here, not {before:.3g}"
 
     def tell_pace(self) -> None:
         """Print, once in a session, how fast it goes; the log does not keep it, as it is about this machine today."""
