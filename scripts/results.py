@@ -1,5 +1,6 @@
-"""Measure the shipped models and bicubic, and rewrite the results in README.md and docs/results.md.
+"""Measure the shipped models and bicubic, and rewrite the results in README.md, docs/results.md and docs/results.json.
 
+With alphas, which is the default, docs/images/perception_distortion.png is drawn anew as well.
 The rows of other people's models are quoted, with their source; ours and bicubic's are measured on every call.
 """
 

@@ -199,18 +199,26 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
     recipe = "\n".join(f"{key} = {toml_value(value)}" for key, value in about["recipe"].items())
     licences = "\n".join(f"- {count} x {licence}" for licence, count in about["data"]["licences"].items())
     aim = (
-        "It invents plausible detail: for looking at, not for measuring or identifying. The stage-1 model it began from "
-        "is described in its header."
+        "It invents plausible detail: do not use it for measuring or identifying. Its header describes the models that it "
+        "was begun from."
         if gan
-        else "It gives the most accurate pixels on average, and so smooth ones: detail that cannot be known is left out."
+        else "It gives the pixels that are the most accurate on average, so pictures are smooth: detail that cannot be known "
+        "is left out."
     )
+    shown = name
+    if path.parent != SHIPPED:
+        shown = f"{path.parent.name}/{path.name}"
+        aim += f" It is not in the package, only in the repository, as `{shown}`."
+    steps = ""
+    if curve and curve[-1]["step"] > about["recipe"]["steps"]:
+        steps = "\n\nSteps count on over all runs of this model, while the recipe names the step within the last one."
     qualities = about["recipe"].get("jpeg")
     limits = (
-        "Trained on LR pictures made by bicubic reduction of clean photographs and sent through JPEG files of qualities "
-        f"{qualities[0]} to {qualities[1]}: it takes noise for texture, and clean pictures come out smoother than they need be."
+        "Its LR pictures were made by bicubic reduction of clean photographs and stored as JPEG files of qualities "
+        f"{qualities[0]} to {qualities[1]}. It turns noise into texture, and makes clean pictures smoother than need be."
         if qualities
-        else "Trained on LR pictures made by bicubic reduction of clean photographs, and on nothing else: it takes noise for "
-        "texture and\nsharpens the blocks of JPEG files."
+        else "Its LR pictures were made by bicubic reduction of clean photographs only. It turns noise into texture and "
+        "sharpens the\nblocks of JPEG files."
     )
     return f"""# {name}
 
@@ -221,15 +229,15 @@ def _card(about: dict[str, Any], path: Path, curve: list[dict[str, Any]], millio
 {chr(10).join(scores)}
 
 Protocol: {about["scores"]["protocol"]}. Measured by `scripts/ship_model.py` on the file as shipped (weights rounded to
-fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this scale (Set5 at x2 and x3, all at x4), else this program's like it.
+fp16, arithmetic in fp32). LR: MATLAB's bicubic where the set has it at this scale (Set5 at x2 and x3, all at x4), else made by this program in the same way.
 
 ## Recipe
 
-Step {about["step"]}, shipped from commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {_sentence(about.get("notes", ""))}
-After training its mean error of colour on {about["centred"]["pictures"]} training pictures, {", ".join(map(str, about["centred"]["levels"]))} levels of 255 in red, green and
-blue, was taken out of the last bias.
+Step {about["step"]} of the last run, shipped from commit `{about["commit"]}`, {", ".join(f"{k} {v}" for k, v in about["software"].items())}. {_sentence(about.get("notes", ""))}
+After training, its mean error of colour on {about["centred"]["pictures"]} training pictures, {", ".join(map(str, about["centred"]["levels"]))} levels of 255 in red, green and
+blue, was subtracted from the last bias.
 
-All of it, from nothing (the options of the last command are below):
+All commands, beginning with random weights (PHOTOS and VAL are yours, since the photographs are not distributed; all options of the last command are below):
 
 ```sh
 {chr(10).join(_commands(about))}
@@ -241,17 +249,17 @@ All of it, from nothing (the options of the last command are below):
 
 ## Validation on {about.get("validation", {}).get("pictures", "some")} photographs of the same sources
 
-{chr(10).join(points)}
+{chr(10).join(points)}{steps}
 
 ## Limits
 
-{limits} Text, drawings and faces are rare in its data. It has {millions:.1f} million parameters and was
-trained in a small part of the time that the paper's networks had.
+{limits} Text, drawings and faces are rare in its training pictures. It has {millions:.1f} million parameters and was
+trained for a small part of the time that the paper's networks had.
 
 ## Data
 
-{about["data"]["pictures"]} crops of 480 x 480 pixels from freely licensed photographs; none shows a picture of the benchmark sets. The
-repositories they come from are in the file's header (`esrgan models show {name}`). Licences, as their sources state them:
+{about["data"]["pictures"]} crops of 480 x 480 pixels from freely licensed photographs, of which this file holds none; no crop shows a picture of the benchmark
+sets. The file's header names the repositories they come from (`esrgan models show {shown}`). Licences, as their sources state them:
 
 {licences}
 """

@@ -2,10 +2,10 @@
 
     uv run python scripts/train_pair.py lite --images photos --val validation --minutes 120
 
-The minutes are those of the steps alone: starting, the dry runs and validations come on top. The steps of each stage
-follow from a dry run on this machine and are kept in OUT/plan.json, so that the same command goes
-on after an interruption, and a run may be continued elsewhere by moving OUT. Of OUT nothing but best.safetensors is needed
-to go on from weights alone: give it to the next run with --init.
+The minutes are those of the steps alone: starting, the dry runs and validations come on top. A dry run on this machine
+finds how many steps each stage takes. They are kept in OUT/plan.json, so that the same command resumes after an
+interruption, and a run may be continued elsewhere by moving OUT. To begin another run from the result, best.safetensors
+is all that is needed: give it to that run with --init.
 """
 
 import json
