@@ -24,8 +24,9 @@ from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
 from esrgan.model_file import save_model
 from esrgan.run_dir import settled
-from esrgan.stages import build_team, photo_store
+from esrgan.stages import photo_store
 from esrgan.steps import train_steps
+from esrgan.team import build_team
 from esrgan.vgg import VGGFeatures
 
 MANY = 1_000_000

@@ -15,7 +15,7 @@ ORDER = (
     {"generator", "discriminator", "vgg"},
     {"model_file", "photo_store", "data", "players", "pairs", "interpolate"},
     {"objectives", "run_dir", "upscaler"},
-    {"training_setup", "steps"},
+    {"training_setup", "steps", "team"},
     {"training", "benchmark"},
     {"validation"},
     {"stages"},

@@ -14,7 +14,8 @@ from esrgan.errors import EsrganError
 from esrgan.files import replacing
 from esrgan.run_dir import RunDir
 from esrgan.run_state import Progress, canonical
-from esrgan.stages import build_team, pretrain
+from esrgan.stages import pretrain
+from esrgan.team import build_team
 
 
 @pytest.fixture

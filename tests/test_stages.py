@@ -15,7 +15,8 @@ from esrgan.config import DiscriminatorConfig, PretrainOptim
 from esrgan.errors import EsrganError
 from esrgan.generator import RRDB, Generator
 from esrgan.model_file import load_model, read_header, save_model
-from esrgan.stages import _gan_rank, build_team, enough_memory, pretrain, train
+from esrgan.stages import _gan_rank, enough_memory, pretrain, train
+from esrgan.team import build_team
 from esrgan.training import fit
 
 FILES = {"config.toml", "log.jsonl", "log.txt", "curves.png", "latest.safetensors", "best.safetensors", "state.pt"}

@@ -20,8 +20,9 @@ from esrgan.objectives import psnr_objective
 from esrgan.pairs import each_pair
 from esrgan.players import Player
 from esrgan.run_dir import RunDir
-from esrgan.stages import build_team, photo_store, pretrain, train
+from esrgan.stages import photo_store, pretrain, train
 from esrgan.steps import train_steps
+from esrgan.team import build_team
 from esrgan.training import fit
 from esrgan.training_setup import Scores, Setup
 from esrgan.validation import Validation

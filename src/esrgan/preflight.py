@@ -13,8 +13,9 @@ from esrgan.memory import free_bytes, is_out_of_memory, peak_bytes
 from esrgan.pace import WARM_UP, Pace
 from esrgan.photo_store import PhotoStore
 from esrgan.run_dir import settled
-from esrgan.stages import Team, build_team, enough_memory, photo_store, with_init_path
+from esrgan.stages import enough_memory, photo_store, with_init_path
 from esrgan.steps import train_steps
+from esrgan.team import Team, build_team
 
 STEPS = 20
 LARGEST = 1024  # batch
