@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,42 @@ def test_a_result_is_never_taken_for_that_of_another_picture(run, tmp_path):
     (tmp_path / "a").rename(tmp_path / "c")  # a folder that moved is not another one
     (tmp_path / "b").rename(tmp_path / "a")
     assert run(tmp_path / "a", *args)[0] == 0
+
+
+def fed(data, *args, monkeypatch, run):
+    """Runs the command with ``data`` as its standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return run("-", *args)
+
+
+def test_what_comes_through_standard_input_never_replaces_the_result_of_another_picture(run, tmp_path, monkeypatch):
+    for name, angle in (("a.png", 0), ("b.png", 180)):
+        photo().rotate(angle).save(tmp_path / name)
+    a, b = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    feed, out = partial(fed, monkeypatch=monkeypatch, run=run), tmp_path / "out.png"
+
+    def refused(code, _, err):
+        return code == 1 and "was made from" in err[0] and out.read_bytes() == before
+
+    assert feed(a, "-o", out)[0] == 0
+    before = out.read_bytes()
+    assert feed(a, "-o", out)[2] == ["-: done before"]
+    assert refused(*feed(b, "-o", out))
+    assert refused(*run(tmp_path / "b.png", "-o", out))
+    assert refused(*run(tmp_path / "a.png", "-o", out))  # a copy, but who knows
+    assert feed(a, "-o", out, "--scale", "2")[1] != []  # the same one, other options
+    assert run(tmp_path / "a.png", "-o", out, "--overwrite")[0] == 0
+    before = out.read_bytes()
+    assert refused(*feed(b, "-o", out))
+    assert feed(b, "-o", out, "--overwrite")[0] == 0
+
+
+def test_a_result_of_which_no_source_was_noted_is_not_replaced(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--out", tmp_path, "--compare")[0] == 0
+    code, _, err = run(tmp_path / "a.png", "--out", tmp_path / "a_x4_compare.png")
+    assert code == 1
+    assert "was made from another picture" in err[0]
 
 
 def test_comparisons_are_not_enlarged_themselves(run, tmp_path):

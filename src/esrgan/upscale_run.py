@@ -112,19 +112,15 @@ class Runner:
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
             return False
-        if job.source != STDIO:
-            other = self.record.other_source(job.source, job.target)
-            moved = other is None or not other.exists()
-            if moved and self.record.is_done(job.source, job.target, self.key):
-                return True
-            if other:
-                gone = ", which is gone" if moved else ""
-                raise EsrganError(
-                    f"{name_of(job.target)} was made from {name_of(other)}{gone}; use another --out or --name, or"
-                    " --overwrite"
-                )
+        content = self.naming.content(job.source)
+        if self.record.is_done(content, job.target, self.key):
+            return True
         if not self.record.is_ours(job.target):
             raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
+        if other := self.record.other_source(content, job.target):
+            raise EsrganError(
+                f"{name_of(job.target)} was made from {other}; use another --out or --name, or --overwrite"
+            )
         return False
 
     def _do(self, job: Job, on_rows: OnRows) -> tuple[int, int]:
@@ -142,10 +138,7 @@ class Runner:
                 with temporary.open("w+b") as file:
                     size = self._enlarge(job, file.fileno(), on_rows)
             with self._recording:
-                if job.source == STDIO:
-                    self.record.add_alone(job.target, temporary)
-                else:
-                    self.record.add(job.source, job.target, self.key, temporary)
+                self.record.add(self.naming.content(job.source), job.target, self.key, temporary)
         if self.compare:
             self._write_comparison(job)
         return size
