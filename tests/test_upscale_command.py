@@ -251,6 +251,16 @@ def test_a_result_of_which_no_source_was_noted_is_not_replaced(run, tmp_path):
     assert "was made from another picture" in err[0]
 
 
+def test_an_edit_of_equal_size_is_not_replaced(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    args, made = (tmp_path / "a.png", "-o", tmp_path / "b.png"), tmp_path / "b.png"
+    assert run(*args)[0] == 0
+    edited = made.read_bytes()[:-1] + b"!"
+    made.write_bytes(edited)
+    assert run(*args, "--scale", "2")[0] == 1
+    assert made.read_bytes() == edited
+
+
 def test_comparisons_are_not_enlarged_themselves(run, tmp_path):
     photo().save(tmp_path / "a.png")
     for _ in range(2):

@@ -57,9 +57,12 @@ class Record:
         return name_of(Path(other)) + ("" if Path(other).exists() else ", which is gone")
 
     def is_ours(self, target: Path) -> bool:
-        """Whether the file there was made by this program."""
-        entries = self._entries.get(self._name(target), [])
-        return bool(entries) and target.stat().st_size in [entry.get("size") for entry in entries]
+        """Whether the file there was made by this program, and is as it left it."""
+        return any(entry.get("time") in (None, target.stat().st_mtime_ns) for entry in self._of_its_size(target))
+
+    def is_result(self, target: Path) -> bool:
+        """Whether the file there, or what it is a copy of, seems to be made by this program: a copy has its own time."""
+        return bool(self._of_its_size(target))
 
     def add(self, source: Path | bytes, target: Path, key: str, written: Path) -> None:
         """Note that ``written``, complete, is about to become ``target``."""
@@ -70,10 +73,15 @@ class Record:
         self._append(target, written, {})
 
     def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
-        entry = {"output": self._name(target), "size": written.stat().st_size, **made}
+        status = written.stat()
+        entry = {"output": self._name(target), "size": status.st_size, "time": status.st_mtime_ns, **made}
         self._entries.setdefault(entry["output"], []).append(entry)
         with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
+
+    def _of_its_size(self, target: Path) -> list[dict[str, Any]]:
+        entries = self._entries.get(self._name(target), [])
+        return [entry for entry in entries if entry.get("size") == target.stat().st_size]
 
     def _other(self, source: Path | bytes, target: Path) -> str | None:
         last = self._last(target)
