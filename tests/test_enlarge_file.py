@@ -231,6 +231,13 @@ def test_constant_alpha_stays_constant_and_clear_stays_clear(upscaler, transpare
     assert alpha[80:112, 120:136].min() == 255
 
 
+def test_a_result_without_room_names_the_disk_that_it_is_made_on(upscaler, tmp_path):
+    photo().save(tmp_path / "a.png")
+    for picture, remedy in ((tmp_path / "a.png", "another --out"), ((tmp_path / "a.png").read_bytes(), "TMPDIR")):
+        with pytest.raises(EsrganError, match=remedy):
+            upscale(picture, upscaler, width=2_000_000_000, height=2_000_000_000)
+
+
 @pytest.mark.parametrize(("options", "size"), [
     ({"scale": 4}, (256, 192)), ({"scale": 1.5}, (96, 72)), ({"scale": 3}, (192, 144)), ({"scale": 6}, (384, 288)),
     ({"width": 100}, (100, 75)), ({"height": 100}, (133, 100)), ({"width": 50, "height": 90}, (50, 90)),

@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -397,34 +398,65 @@ def killed_and_done_again(model_file, tmp_path, kill):
     assert all(path.stat().st_mtime_ns == before for path, before in whole.items())
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a disk of so many kilobytes."""
+    made = tmp_path / "disk"
+    made.mkdir()
+
+    def call(size):
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", made]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a small disk")
+        return made
+
+    yield call
+    if made.is_mount():
+        subprocess.run(["umount", made], check=True)
+
+
+def save_noise(path):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
+    Image.fromarray(noise).resize((160, 160), Image.Resampling.BICUBIC).save(path)
+
+
 @pytest.mark.parametrize("size", [860, 1500])  # for two written at once; known before, met while writing
-def test_a_full_disk_keeps_what_was_finished_and_names_the_rest(model_file, tmp_path, size):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        (tmp_path / "in").mkdir()
-        noise = np.random.default_rng(0)
-        for i in range(6):
-            smooth = Image.fromarray(noise.integers(0, 255, (20, 20, 3), np.uint8)).resize(
-                (160, 160), Image.Resampling.BICUBIC
-            )
-            smooth.save(tmp_path / "in" / f"{i}.png")
-        done = subprocess.run(command(model_file, tmp_path / "in", "--out", disk / "out", "--precision", "fp32"),
-                              capture_output=True, text=True, check=False)  # fmt: skip
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        written = names(disk / "out")
-        assert 0 < len(written) < 6
-        for name in written:
-            opened(disk / "out" / name).load()
-        for i in range(6):
-            assert (f"{i}_x4.png" in written) != any(f"/{i}.png" in line for line in done.stderr.splitlines())
-        assert "No space left on device" in done.stderr
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_a_full_disk_keeps_what_was_finished_and_names_the_rest(model_file, tmp_path, disk, size):
+    out = disk(size) / "out"
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        save_noise(tmp_path / "in" / f"{i}.png")
+    done = subprocess.run(command(model_file, tmp_path / "in", "--out", out, "--precision", "fp32"),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    written = names(out)
+    assert 0 < len(written) < 6
+    for name in written:
+        opened(out / name).load()
+    for i in range(6):
+        assert (f"{i}_x4.png" in written) != any(f"/{i}.png" in line for line in done.stderr.splitlines())
+    assert "No space left on device" in done.stderr
+
+
+def test_after_a_disk_was_found_full_none_is_begun(run, tmp_path, disk, monkeypatch):
+    save_noise(tmp_path / "a.png")
+    photo(8, 8).save(tmp_path / "b.png")
+    monkeypatch.setattr("esrgan.upscale_run._at_once", lambda _: 1)
+    _, out, err = run(tmp_path / "a.png", tmp_path / "b.png", "--out", disk(200) / "out")
+    assert out == []
+    assert err[0].endswith("No space left on device")
+    assert err[1].endswith("not begun, because the disk is full")
+
+
+def test_a_picture_too_large_for_the_disk_stops_no_other(run, tmp_path, monkeypatch):
+    photo(600, 600).save(tmp_path / "a.png")
+    for name in ("b.png", "c.png"):
+        photo().save(tmp_path / name)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=1_000_000), raising=False)
+    code, out, err = run(tmp_path, "--out", tmp_path / "out")
+    assert (code, len(out), err[-1]) == (1, 2, "2 done, 1 failed")
+    assert err[0].startswith(f"esrgan: {tmp_path / 'a.png'}: the result has 0.0 GB of pixels and its disk 0.0 GB free")
 
 
 def test_help_needs_no_torch():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from esrgan import iptc
 from esrgan import picture_resolution as resolution
 from esrgan.containers import insert
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, of_system
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
 from esrgan.picture_vips import pyvips
@@ -67,9 +67,7 @@ def write_rows(
     finally:
         saver.join()
     if faults:
-        if not isinstance(faults[0], pyvips.Error):
-            raise faults[0]
-        raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or reason(faults[0])}")
+        raise _told(faults[0], descriptor, form) if isinstance(faults[0], pyvips.Error) else faults[0]
     with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
         _finish(file, form, like)
 
@@ -105,15 +103,16 @@ def _xmp(like: Picture) -> bytes:
     return xmp if like.frames > 1 else _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
-def _why(descriptor: int) -> str | None:
-    """What the system says against writing more, which libvips does not tell; the file is lost anyhow."""
+def _told(error: pyvips.Error, descriptor: int, form: Format) -> EsrganError:
+    """With what the system says against writing more, which libvips does not tell; the file is lost anyhow."""
+    cannot = f"cannot write as {form.name.upper()}"
     try:
         os.lseek(descriptor, 0, os.SEEK_END)
         for _ in range(2):  # the first may fit in part
             os.write(descriptor, bytes(1 << 16))
-    except OSError as error:
-        return error.strerror
-    return None
+    except OSError as why:
+        return of_system(why, f"{cannot}: {why.strerror}")
+    return EsrganError(f"{cannot}: {reason(error)}")
 
 
 def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], like: Picture) -> None:

@@ -61,7 +61,7 @@ class Record:
         return any(entry.get("time") in (None, target.stat().st_mtime_ns) for entry in self._of_its_size(target))
 
     def is_result(self, target: Path) -> bool:
-        """Whether the file there, or what it is a copy of, seems to be made by this program: a copy has its own time."""
+        """Whether the file there was made by this program, as far as its size tells: copies have times of their own."""
         return bool(self._of_its_size(target))
 
     def add(self, source: Path | bytes, target: Path, key: str, written: Path) -> None:

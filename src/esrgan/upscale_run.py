@@ -1,6 +1,5 @@
 """Doing a plan: every picture enlarged, checked and put in its place, or its failure told; nothing half-way."""
 
-import errno
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ import torch
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
-from esrgan.errors import EsrganError
+from esrgan.errors import DiskFullError, EsrganError, of_system
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
@@ -25,8 +24,6 @@ from esrgan.memory import is_out_of_memory
 from esrgan.picture_reader import name_of, open_picture, told
 from esrgan.record import Record
 from esrgan.upscaler import Upscaler
-
-DISK_FULL = os.strerror(errno.ENOSPC)
 
 FAILURES = (EsrganError, MemoryError, RuntimeError, OSError)
 """What may concern one picture alone."""
@@ -103,8 +100,9 @@ class Runner:
             else:
                 outcome.size = self._do(job, on_rows)
         except FAILURES as error:
-            outcome.status, outcome.message = "failed", told(reason(error, self.upscaler.tile), job.source)
-            if DISK_FULL in outcome.message:
+            failure = as_ours(error, self.upscaler.tile)
+            outcome.status, outcome.message = "failed", told(failure, job.source)
+            if isinstance(failure, DiskFullError):
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
         return outcome
@@ -173,15 +171,16 @@ def enlarge(
     return width, height
 
 
-def reason(error: Exception, tile: int) -> str:
+def as_ours(error: Exception, tile: int) -> EsrganError:
     """What to say of a failure that concerns one picture, with tiles of this size; raises any other."""
     if isinstance(error, EsrganError):
-        return str(error)
+        return error
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return f"{error.strerror or error}" + (f": {name_of(Path(error.filename))}" if error.filename else "")
+        name = f": {name_of(Path(error.filename))}" if error.filename else ""
+        return of_system(error, f"{error.strerror or error}{name}")
     if not is_out_of_memory(error):
         raise error
-    return f"out of memory; use a smaller --tile (now {tile})"
+    return EsrganError(f"out of memory; use a smaller --tile (now {tile})")
 
 
 def _at_once(device: torch.device) -> int:
