@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -389,6 +390,7 @@ def killed_and_done_again(model_file, tmp_path, kill):
         assert "the same command again goes on" in error
         assert "Traceback" not in error
         assert len(names(tmp_path / "out")) == len(done)
+        assert json.loads((tmp_path / "r.json").read_text())["done"] == len(done)
     whole = {path: path.stat().st_mtime_ns for path in done}
     again = subprocess.run(args, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
@@ -396,6 +398,33 @@ def killed_and_done_again(model_file, tmp_path, kill):
     assert (report["done"], report["skipped"], report["failed"]) == (30 - len(done), len(done), 0)
     assert names(tmp_path / "out") == [f"{i:02d}_x4.png" for i in range(30)]
     assert all(path.stat().st_mtime_ns == before for path, before in whole.items())
+
+
+def test_what_was_finished_behind_a_slow_picture_is_told_after_ctrl_c(run, tmp_path):
+    photo(2000, 2000).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    for name in "cde":
+        photo(8, 8).save(tmp_path / f"{name}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c_x4.png").write_bytes(b"mine")
+
+    def interrupt():
+        limit = time.time() + 60
+        while not (tmp_path / "out" / "e_x4.png").exists() and time.time() < limit:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, out, err = run(tmp_path, "--out", tmp_path / "out", "--json", tmp_path / "r.json")
+    thread.join()
+    assert (code, len(out), err[2]) == (130, 2, "2 done, 2 failed")
+    told = {
+        Path(picture["input"]).stem: picture["status"]
+        for picture in json.loads((tmp_path / "r.json").read_text())["pictures"]
+    }
+    assert told == {"b": "failed", "c": "failed", "d": "done", "e": "done"}
+    assert names(tmp_path / "out") == ["c_x4.png", "d_x4.png", "e_x4.png"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,12 +60,16 @@ class Runner:
     """Also write a picture of the bicubic enlargement beside this one."""
     elsewhere: "Elsewhere | None" = None
     """Who enlarges in this process's place."""
+    ended: list[Outcome] = field(default_factory=list)
+    """What became of jobs so far, as they ended: where ``run`` was stopped, also of some that it had not come to."""
     _recording: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, jobs: list[Job], on_rows: OnRows) -> Iterator[Outcome]:
+    def run(self, jobs: list[Job], on_rows: OnRows) -> Generator[Outcome, None, None]:
         """Do the jobs; yields what became of each, in their order.
 
-        The network runs in this thread, for one picture at a time, while others are read and written.
+        The network runs in this thread, for one picture at a time, while others are read and written. Whoever stops
+        before the end closes it, which waits for what is being written.
 
         Args:
             jobs: In this order.
@@ -81,6 +85,7 @@ class Runner:
                     main.serve(until=outcome)
                     yield outcome.result()
             finally:
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 main.close()
                 if self.elsewhere:
@@ -100,11 +105,14 @@ class Runner:
             else:
                 outcome.size = self._do(job, on_rows)
         except FAILURES as error:
+            if self._stopped.is_set():  # which it may be for
+                raise
             failure = as_ours(error, self.upscaler.tile)
             outcome.status, outcome.message = "failed", told(failure, job.source)
             if isinstance(failure, DiskFullError):
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
+        self.ended.append(outcome)
         return outcome
 
     def _is_done(self, job: Job) -> bool:
