@@ -1,7 +1,6 @@
 """Writing pictures with libvips, row by row, dressed in the metadata of the picture they were made from."""
 
 import os
-import re
 import struct
 import sys
 import threading
@@ -17,12 +16,12 @@ from esrgan.errors import EsrganError, of_system
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
 from esrgan.picture_vips import pyvips
+from esrgan.picture_xmp import xmp_of_result
 from esrgan.png_stream import chunk, png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay",
          "orientation")  # fmt: skip
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*=\s*["'])\s*)[2-8]""")
 AFTER_IHDR = 33
 """Where the second chunk of a PNG begins."""
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
@@ -87,7 +86,7 @@ def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
         end = file.read()  # the chunk that ends it
         file.seek(place)
         file.write(like.texts + end)
-        if xmp := _xmp(like):  # libvips would write it compressed, which readers of XMP do not know
+        if xmp := xmp_of_result(like):  # libvips would write it compressed, which readers of XMP do not know
             insert(file, AFTER_IHDR, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
     elif form.name == "jpeg" and stated and not exif:
         resolution.say_in_jpeg(file, like.image.xres, like.image.yres)
@@ -95,12 +94,6 @@ def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
 
 def _field(like: Picture, name: str) -> bytes:
     return bytes(like.image.get(name)) if like.image.get_typeof(name) else b""
-
-
-def _xmp(like: Picture) -> bytes:
-    """Of the result, which is upright unless it has several frames."""
-    xmp = _field(like, "xmp-data")
-    return xmp if like.frames > 1 else _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 def _told(error: pyvips.Error, descriptor: int, form: Format) -> EsrganError:
@@ -162,7 +155,7 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
     else:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    if xmp := _xmp(like):
+    if xmp := xmp_of_result(like):
         image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm
