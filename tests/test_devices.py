@@ -12,7 +12,7 @@ def test_auto_is_a_device_that_works():
     assert pick_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "hpu", "privateuseone"])
 def test_a_device_that_is_not_here_is_named_with_a_way_out(name):
     with pytest.raises(EsrganError, match=f"'{name}'.*--device auto or cpu"):
         pick_device(name)

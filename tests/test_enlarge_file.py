@@ -5,6 +5,7 @@ import struct
 import threading
 import zlib
 from unittest.mock import Mock
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -155,6 +156,62 @@ def test_xmp_stays(upscaler):
     assert made.info["xmp"] == xmp  # which PIL knows where it is not compressed, as others do
 
 
+ULTRA_HDR = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:Item="http://ns.google.com/photos/1.0/container/item/" xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/"
+    hdrgm:Version="1.0" dc:format="image/jpeg">
+   <hdrgm:Version>1.0</hdrgm:Version>
+   <Container:Directory><rdf:Seq>
+    <rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/></rdf:li>
+    <rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Length="9"/></rdf:li>
+   </rdf:Seq></Container:Directory>
+   <dc:creator>me</dc:creator>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>"""
+
+
+def with_segment(data, number, content):
+    """A JPEG with one more application segment."""
+    return data[:2] + struct.pack(">BBH", 0xFF, 0xE0 + number, len(content) + 2) + content + data[2:]
+
+
+def test_a_gain_map_is_told_and_the_result_does_not_state_one(upscaler):
+    picture = saved(photo(), "JPEG", xmp=ULTRA_HDR) + saved(photo(8, 8).convert("L"), "JPEG")
+    assert open_picture(picture).notes == ("HDR gain map not kept",)
+    for form in ("jpeg", "png"):
+        made = upscale(picture, upscaler, format=form)
+        assert not open_picture(made).notes
+        xmp = Image.open(io.BytesIO(made)).info["xmp"]
+        ElementTree.fromstring(xmp)  # still XML
+        assert b"dc:format" in xmp
+        assert b"<dc:creator>me</dc:creator>" in xmp
+        assert not any(word in xmp for word in (b"hdrgm:Version", b"Container:", b"GainMap"))
+
+
+@pytest.mark.parametrize(
+    ("number", "content", "note"),
+    [
+        (2, b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0", "HDR gain map not kept"),
+        (1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(99), "XMP not kept beyond its first 64 kB"),
+    ],
+)
+def test_what_a_jpeg_holds_beside_its_picture_is_told(number, content, note):
+    assert open_picture(with_segment(saved(photo(), "JPEG"), number, content)).notes == (note,)
+    assert open_picture(saved(photo(), "JPEG", exif=camera_exif(), icc_profile=rgb_profile())).notes == ()
+
+
+@pytest.mark.parametrize(("length", "kept"), [(60_000, True), (60_001, False)])
+def test_xmp_too_long_for_jpeg_is_told(upscaler, length, kept):
+    xmp = b"<x:xmpmeta>".ljust(length, b"x")
+    data = saved(photo(), "WEBP", xmp=xmp)
+    _, notes = fit_format(open_picture(data), (192, 256), FORMATS["jpeg"])
+    assert (not notes) == kept == (enlarged(upscaler, data, format="jpeg").info.get("xmp") == xmp)
+    assert kept or "XMP of 60,001 bytes not kept, too long for JPEG" in notes[0]
+    assert not fit_format(open_picture(data), (192, 256), FORMATS["png"])[1]
+
+
 @pytest.mark.parametrize(("mode", "kind", "expected"), [
     ("L", "PNG", "L"), ("L", "JPEG", "L"), ("1", "PNG", "L"), ("LA", "PNG", "LA"), ("P", "PNG", "RGB"),
     ("L", "TIFF", "L"), ("RGB", "TIFF", "RGB"), ("RGBA", "PNG", "RGBA"), ("RGBA", "TIFF", "RGBA"), ("1", "TIFF", "L"),
@@ -229,6 +286,13 @@ def test_constant_alpha_stays_constant_and_clear_stays_clear(upscaler, transpare
     alpha = np.asarray(enlarged(upscaler, saved(red_disc(), "PNG"), transparency=transparency))[..., 3]
     assert alpha[:16].max() == 0
     assert alpha[80:112, 120:136].min() == 255
+
+
+def test_a_result_without_room_names_the_disk_that_it_is_made_on(upscaler, tmp_path):
+    photo().save(tmp_path / "a.png")
+    for picture, remedy in ((tmp_path / "a.png", "another --out"), ((tmp_path / "a.png").read_bytes(), "TMPDIR")):
+        with pytest.raises(EsrganError, match=remedy):
+            upscale(picture, upscaler, width=2_000_000_000, height=2_000_000_000)
 
 
 @pytest.mark.parametrize(("options", "size"), [

@@ -174,6 +174,18 @@ def test_the_record_knows_what_is_done_and_by_whom(tree):
     assert not Record(out).is_ours(job.target)
 
 
+def test_an_edit_of_equal_size_is_not_ours_but_where_no_time_was_noted(tree):
+    out = tree / "in"
+    result = out / "a_x4.png"
+    result.write_bytes(b"made")
+    Record(out).add_alone(result, result)
+    os.utime(result, ns=(1, 1))
+    assert not Record(out).is_ours(result)
+    assert Record(out).is_result(result)  # which a copy of the folder must not enlarge again
+    (out / RECORD).write_text('{"output": "a_x4.png", "size": 4}\n')  # of an earlier version
+    assert Record(out).is_ours(result)
+
+
 def test_leftovers_of_killed_runs_are_removed_and_those_of_others_stay(tmp_path):
     gone, alive, other = (
         tmp_path / name

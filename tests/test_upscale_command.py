@@ -6,8 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,6 +217,52 @@ def test_a_result_is_never_taken_for_that_of_another_picture(run, tmp_path):
     assert run(tmp_path / "a", *args)[0] == 0
 
 
+def fed(data, *args, monkeypatch, run):
+    """Runs the command with ``data`` as its standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return run("-", *args)
+
+
+def test_what_comes_through_standard_input_never_replaces_the_result_of_another_picture(run, tmp_path, monkeypatch):
+    for name, angle in (("a.png", 0), ("b.png", 180)):
+        photo().rotate(angle).save(tmp_path / name)
+    a, b = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    feed, out = partial(fed, monkeypatch=monkeypatch, run=run), tmp_path / "out.png"
+
+    def refused(code, _, err):
+        return code == 1 and "was made from" in err[0] and out.read_bytes() == before
+
+    assert feed(a, "-o", out)[0] == 0
+    before = out.read_bytes()
+    assert feed(a, "-o", out)[2] == ["-: done before"]
+    assert refused(*feed(b, "-o", out))
+    assert refused(*run(tmp_path / "b.png", "-o", out))
+    assert refused(*run(tmp_path / "a.png", "-o", out))  # a copy, but who knows
+    assert feed(a, "-o", out, "--scale", "2")[1] != []  # the same one, other options
+    assert run(tmp_path / "a.png", "-o", out, "--overwrite")[0] == 0
+    before = out.read_bytes()
+    assert refused(*feed(b, "-o", out))
+    assert feed(b, "-o", out, "--overwrite")[0] == 0
+
+
+def test_a_result_of_which_no_source_was_noted_is_not_replaced(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--out", tmp_path, "--compare")[0] == 0
+    code, _, err = run(tmp_path / "a.png", "--out", tmp_path / "a_x4_compare.png")
+    assert code == 1
+    assert "was made from another picture" in err[0]
+
+
+def test_an_edit_of_equal_size_is_not_replaced(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    args, made = (tmp_path / "a.png", "-o", tmp_path / "b.png"), tmp_path / "b.png"
+    assert run(*args)[0] == 0
+    edited = made.read_bytes()[:-1] + b"!"
+    made.write_bytes(edited)
+    assert run(*args, "--scale", "2")[0] == 1
+    assert made.read_bytes() == edited
+
+
 def test_comparisons_are_not_enlarged_themselves(run, tmp_path):
     photo().save(tmp_path / "a.png")
     for _ in range(2):
@@ -341,6 +390,7 @@ def killed_and_done_again(model_file, tmp_path, kill):
         assert "the same command again goes on" in error
         assert "Traceback" not in error
         assert len(names(tmp_path / "out")) == len(done)
+        assert json.loads((tmp_path / "r.json").read_text())["done"] == len(done)
     whole = {path: path.stat().st_mtime_ns for path in done}
     again = subprocess.run(args, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
@@ -350,34 +400,92 @@ def killed_and_done_again(model_file, tmp_path, kill):
     assert all(path.stat().st_mtime_ns == before for path, before in whole.items())
 
 
+def test_what_was_finished_behind_a_slow_picture_is_told_after_ctrl_c(run, tmp_path):
+    photo(2000, 2000).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    for name in "cde":
+        photo(8, 8).save(tmp_path / f"{name}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "c_x4.png").write_bytes(b"mine")
+
+    def interrupt():
+        limit = time.time() + 60
+        while not (tmp_path / "out" / "e_x4.png").exists() and time.time() < limit:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code, out, err = run(tmp_path, "--out", tmp_path / "out", "--json", tmp_path / "r.json")
+    thread.join()
+    assert (code, len(out), err[2]) == (130, 2, "2 done, 2 failed")
+    told = {
+        Path(picture["input"]).stem: picture["status"]
+        for picture in json.loads((tmp_path / "r.json").read_text())["pictures"]
+    }
+    assert told == {"b": "failed", "c": "failed", "d": "done", "e": "done"}
+    assert names(tmp_path / "out") == ["c_x4.png", "d_x4.png", "e_x4.png"]
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a disk of so many kilobytes."""
+    made = tmp_path / "disk"
+    made.mkdir()
+
+    def call(size):
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", made]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a small disk")
+        return made
+
+    yield call
+    if made.is_mount():
+        subprocess.run(["umount", made], check=True)
+
+
+def save_noise(path):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
+    Image.fromarray(noise).resize((160, 160), Image.Resampling.BICUBIC).save(path)
+
+
 @pytest.mark.parametrize("size", [860, 1500])  # for two written at once; known before, met while writing
-def test_a_full_disk_keeps_what_was_finished_and_names_the_rest(model_file, tmp_path, size):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
-        (tmp_path / "in").mkdir()
-        noise = np.random.default_rng(0)
-        for i in range(6):
-            smooth = Image.fromarray(noise.integers(0, 255, (20, 20, 3), np.uint8)).resize(
-                (160, 160), Image.Resampling.BICUBIC
-            )
-            smooth.save(tmp_path / "in" / f"{i}.png")
-        done = subprocess.run(command(model_file, tmp_path / "in", "--out", disk / "out", "--precision", "fp32"),
-                              capture_output=True, text=True, check=False)  # fmt: skip
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        written = names(disk / "out")
-        assert 0 < len(written) < 6
-        for name in written:
-            opened(disk / "out" / name).load()
-        for i in range(6):
-            assert (f"{i}_x4.png" in written) != any(f"/{i}.png" in line for line in done.stderr.splitlines())
-        assert "No space left on device" in done.stderr
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_a_full_disk_keeps_what_was_finished_and_names_the_rest(model_file, tmp_path, disk, size):
+    out = disk(size) / "out"
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        save_noise(tmp_path / "in" / f"{i}.png")
+    done = subprocess.run(command(model_file, tmp_path / "in", "--out", out, "--precision", "fp32"),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    written = names(out)
+    assert 0 < len(written) < 6
+    for name in written:
+        opened(out / name).load()
+    for i in range(6):
+        assert (f"{i}_x4.png" in written) != any(f"/{i}.png" in line for line in done.stderr.splitlines())
+    assert "No space left on device" in done.stderr
+
+
+def test_after_a_disk_was_found_full_none_is_begun(run, tmp_path, disk, monkeypatch):
+    save_noise(tmp_path / "a.png")
+    photo(8, 8).save(tmp_path / "b.png")
+    monkeypatch.setattr("esrgan.upscale_run._at_once", lambda _: 1)
+    _, out, err = run(tmp_path / "a.png", tmp_path / "b.png", "--out", disk(200) / "out")
+    assert out == []
+    assert err[0].endswith("No space left on device")
+    assert err[1].endswith("not begun, because the disk is full")
+
+
+def test_a_picture_too_large_for_the_disk_stops_no_other(run, tmp_path, monkeypatch):
+    photo(600, 600).save(tmp_path / "a.png")
+    for name in ("b.png", "c.png"):
+        photo().save(tmp_path / name)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=1_000_000), raising=False)
+    code, out, err = run(tmp_path, "--out", tmp_path / "out")
+    assert (code, len(out), err[-1]) == (1, 2, "2 done, 1 failed")
+    assert err[0].startswith(f"esrgan: {tmp_path / 'a.png'}: the result has 0.0 GB of pixels and its disk 0.0 GB free")
 
 
 def test_help_needs_no_torch():

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -191,15 +191,7 @@ def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) 
     outcomes = list(todo.failures)
     for outcome in outcomes:
         _say(outcome, verbose=verbose)
-    interrupted = False
-    with _progress(len(todo.jobs)) as (on_rows, on_end):
-        try:
-            for outcome in runner.run(todo.jobs, on_rows):
-                on_end()
-                outcomes.append(outcome)
-                _say(outcome, verbose=verbose)
-        except KeyboardInterrupt:
-            interrupted = True
+    interrupted = _do(runner, todo, outcomes, verbose=verbose)
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
     if report:
         _write_report(report, runner, counts, outcomes)
@@ -209,6 +201,26 @@ def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) 
         print("esrgan: interrupted; nothing is half-way, and the same command again goes on", file=sys.stderr)
         return 130
     return 1 if counts["failed"] else 0
+
+
+def _do(runner: "Runner", todo: "Plan", outcomes: "list[Outcome]", *, verbose: bool) -> bool:
+    """Do it, each outcome told and added to ``outcomes`` as it comes; gives whether Ctrl-C came before the end."""
+    with _progress(len(todo.jobs)) as (on_rows, on_end):
+        try:
+            with closing(runner.run(todo.jobs, on_rows)) as coming:
+                for outcome in coming:
+                    on_end()
+                    outcomes.append(outcome)
+                    _say(outcome, verbose=verbose)
+            return False
+        except KeyboardInterrupt:
+            pass
+    known = set(map(id, outcomes))
+    for outcome in runner.ended:  # behind one that was not
+        if id(outcome) not in known:
+            outcomes.append(outcome)
+            _say(outcome, verbose=verbose)
+    return True
 
 
 def _say(outcome: "Outcome", *, verbose: bool) -> None:

@@ -6,6 +6,11 @@ from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
 _MOST_TEXT = 16 << 20  # bytes
+_BESIDE = {
+    b"hdrgm:Version": "HDR gain map not kept",
+    b"urn:iso:std:iso:ts:21496:-1\0": "HDR gain map not kept",
+    b"http://ns.adobe.com/xmp/extension/\0": "XMP not kept beyond its first 64 kB",
+}  # what application segments of a JPEG hold
 BLOCK = 1 << 20
 """Bytes moved at a time."""
 _BMP_HEADERS = [size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)]
@@ -39,6 +44,17 @@ def sniff(head: bytes) -> str | None:
     brands = [head[i : i + 4].decode("latin-1") for i in (8, *range(16, len(head) - 3, 4))]  # the major one, the others
     known = [_FTYP[brand] for brand in brands if brand in _FTYP]
     return "avif" if brands[0] in ("mif1", "miaf") and "avif" in known else next(iter(known), None)
+
+
+def jpeg_notes(file: BinaryIO) -> tuple[str, ...]:
+    """What a JPEG says before its pixels that it has and a result will not, in words."""
+    notes: dict[str, None] = {}
+    file.seek(2)
+    while len(header := file.read(4)) == 4 and header[0] == 0xFF and header[1] != 0xDA:
+        body = file.read(max(0, int.from_bytes(header[2:], "big") - 2))
+        if header[1] in (0xE1, 0xE2):
+            notes |= dict.fromkeys(note for mark, note in _BESIDE.items() if mark in body)
+    return tuple(notes)
 
 
 def is_lossless_webp(file: BinaryIO) -> bool:

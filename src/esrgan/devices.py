@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UsageError(f"there is no device {name!r}; try --device auto or cpu (or cuda, cuda:1, mps)") from error
     try:
         _convolve(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # the last: torch.hpu
         raise EsrganError(
             f"device {name!r} cannot be used here ({first_line(error)}); try --device auto or cpu"
         ) from error

@@ -137,7 +137,9 @@ def _check_room(descriptor: int, raw_bytes: int) -> None:
     disk = os.fstatvfs(descriptor)
     free = disk.f_bavail * disk.f_frsize
     if raw_bytes * PACKED > free:
+        nameless = os.fstat(descriptor).st_nlink == 0  # as files in the temporary folder are
+        elsewhere = "let TMPDIR name a folder on another disk" if nameless else "choose another --out"
         raise EsrganError(
             f"the result has {raw_bytes / 1e9:.1f} GB of pixels and its disk {free / 1e9:.1f} GB free:"
-            f" {os.strerror(errno.ENOSPC)}; free some or choose another --out"
+            f" {os.strerror(errno.ENOSPC)}; free some or {elsewhere}"
         )

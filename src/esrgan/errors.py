@@ -1,5 +1,7 @@
 """The one exception that this package raises on purpose, and what sets a wrong command apart from the rest."""
 
+import errno
+
 
 class EsrganError(Exception):
     """Something the caller can put right; the message names it and says how.
@@ -13,6 +15,15 @@ class UsageError(EsrganError):
 
     The command line prints it as one line and exits with 2.
     """
+
+
+class DiskFullError(EsrganError):
+    """A disk that became full while a file was being written; what else goes there will fail, too."""
+
+
+def of_system(error: OSError, message: str) -> EsrganError:
+    """What to raise where the system said ``error``."""
+    return DiskFullError(message) if error.errno == errno.ENOSPC else EsrganError(message)
 
 
 def first_line(error: BaseException) -> str:

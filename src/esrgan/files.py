@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import UsageError, of_system
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         move(temporary, path)
     except OSError as error:
-        raise EsrganError(f"cannot write {path}: {error.strerror or error}") from error
+        raise of_system(error, f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # the error above is the one to tell
             temporary.unlink(missing_ok=True)

@@ -181,7 +181,7 @@ def _is_result(source: Path, root: Path, record: Callable[[Path], Record], *, sa
     """Whether an earlier run wrote it to a folder below ``root``, or to ``root`` if that is the output's (``same``)."""
     inner = source.parent.relative_to(root)
     folders = [root / part for part in (inner, *inner.parents) if same or part != Path()]
-    return any(record(folder).is_ours(source) for folder in folders)
+    return any(record(folder).is_result(source) for folder in folders)
 
 
 def _job(source: Path, folder: Path, naming: Naming) -> Job:

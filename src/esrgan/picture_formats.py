@@ -7,6 +7,7 @@ from functools import cache
 from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture
 from esrgan.picture_vips import pyvips
+from esrgan.picture_xmp import MOST_IN_JPEG, xmp_of_result
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
         lost.append(f"16 bits reduced to 12, as {form.name.upper()} holds no more")
     if form.name == "tiff" and picture.image.get_typeof("delay"):
         lost.append("how long each frame is shown, as TIFF has none of it")
+    if form.name == "jpeg" and (length := len(xmp_of_result(picture))) > MOST_IN_JPEG:
+        lost.append(f"XMP of {length:,} bytes not kept, too long for JPEG (at most {MOST_IN_JPEG:,})")
     if form.name == "gif" and picture.format != "gif":
         lost.append(
             "reduced to 256 colours, transparency to all or none" if picture.alpha else "reduced to 256 colours"

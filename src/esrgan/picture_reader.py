@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, png_texts, sniff
+from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, jpeg_notes, png_texts, sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import png_notes, shown, unlab
@@ -218,18 +218,22 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
             return _Facts(notes=png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
         if kind == "avif" and file.read(12)[8:] == b"avis":
             return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
+        if kind == "jpeg":
+            return _Facts(notes=jpeg_notes(file))
         if kind == "webp":
             return _Facts(lossless=is_lossless_webp(file))
-        if kind == "tiff":
-            if is_plain_ycbcr(file):
-                raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
-            lab = lab_field(file)
-            file.seek(0)
-            patched = file.read() if lab else None
-            if lab and patched:
-                patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
-            return _Facts(exif=as_exif(file), patched=patched)
-    return _Facts()
+        return _peek_tiff(file, name) if kind == "tiff" else _Facts()
+
+
+def _peek_tiff(file: BinaryIO, name: str) -> _Facts:
+    if is_plain_ycbcr(file):
+        raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
+    lab = lab_field(file)
+    file.seek(0)
+    patched = file.read() if lab else None
+    if lab and patched:
+        patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
+    return _Facts(exif=as_exif(file), patched=patched)
 
 
 def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """Writing pictures with libvips, row by row, dressed in the metadata of the picture they were made from."""
 
 import os
-import re
 import struct
 import sys
 import threading
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 from esrgan import iptc
 from esrgan import picture_resolution as resolution
 from esrgan.containers import insert
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, of_system
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
 from esrgan.picture_vips import pyvips
+from esrgan.picture_xmp import xmp_of_result
 from esrgan.png_stream import chunk, png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
 
 _KEPT = ("exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "resolution-unit", "loop", "delay",
          "orientation")  # fmt: skip
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:>|\s*=\s*["'])\s*)[2-8]""")
 AFTER_IHDR = 33
 """Where the second chunk of a PNG begins."""
 _NO_EXIF = 63 - 1  # libvips' flags of what to keep: all but EXIF, which it would invent
@@ -67,9 +66,7 @@ def write_rows(
     finally:
         saver.join()
     if faults:
-        if not isinstance(faults[0], pyvips.Error):
-            raise faults[0]
-        raise EsrganError(f"cannot write as {form.name.upper()}: {_why(descriptor) or reason(faults[0])}")
+        raise _told(faults[0], descriptor, form) if isinstance(faults[0], pyvips.Error) else faults[0]
     with open(os.dup(descriptor), "r+b") as file:  # noqa: PTH123 - a descriptor
         _finish(file, form, like)
 
@@ -89,7 +86,7 @@ def _finish(file: BinaryIO, form: Format, like: Picture) -> None:
         end = file.read()  # the chunk that ends it
         file.seek(place)
         file.write(like.texts + end)
-        if xmp := _xmp(like):  # libvips would write it compressed, which readers of XMP do not know
+        if xmp := xmp_of_result(like):  # libvips would write it compressed, which readers of XMP do not know
             insert(file, AFTER_IHDR, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
     elif form.name == "jpeg" and stated and not exif:
         resolution.say_in_jpeg(file, like.image.xres, like.image.yres)
@@ -99,21 +96,16 @@ def _field(like: Picture, name: str) -> bytes:
     return bytes(like.image.get(name)) if like.image.get_typeof(name) else b""
 
 
-def _xmp(like: Picture) -> bytes:
-    """Of the result, which is upright unless it has several frames."""
-    xmp = _field(like, "xmp-data")
-    return xmp if like.frames > 1 else _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-
-
-def _why(descriptor: int) -> str | None:
-    """What the system says against writing more, which libvips does not tell; the file is lost anyhow."""
+def _told(error: pyvips.Error, descriptor: int, form: Format) -> EsrganError:
+    """With what the system says against writing more, which libvips does not tell; the file is lost anyhow."""
+    cannot = f"cannot write as {form.name.upper()}"
     try:
         os.lseek(descriptor, 0, os.SEEK_END)
         for _ in range(2):  # the first may fit in part
             os.write(descriptor, bytes(1 << 16))
-    except OSError as error:
-        return error.strerror
-    return None
+    except OSError as why:
+        return of_system(why, f"{cannot}: {why.strerror}")
+    return EsrganError(f"{cannot}: {reason(error)}")
 
 
 def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], like: Picture) -> None:
@@ -163,7 +155,7 @@ def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
         image.set_type(pyvips.GValue.gint_type, "page-height", page_height)
     else:
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
-    if xmp := _xmp(like):
+    if xmp := xmp_of_result(like):
         image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
     unit = like.image.get("exif-ifd0-ResolutionUnit") if like.image.get_typeof("exif-ifd0-ResolutionUnit") else ""
     inch = 25.4 if unit.startswith("1 ") else 1.0  # of no unit: libvips takes the number for pixels per mm

@@ -15,7 +15,7 @@ from esrgan.errors import EsrganError, first_line
 from esrgan.extras import import_extra
 from esrgan.folders import Job, Naming
 from esrgan.memory import keep_buffers
-from esrgan.upscale_run import FAILURES, enlarge, reason
+from esrgan.upscale_run import FAILURES, as_ours, enlarge
 from esrgan.upscaler import Upscaler
 
 RETRIES = 1
@@ -51,13 +51,13 @@ class Worker:
         except EsrganError as error:
             return "", f"cannot run the network ({error})"
 
-    def enlarge(self, job: Job, source: Path, result: Path) -> tuple[int, int] | str:
+    def enlarge(self, job: Job, source: Path, result: Path) -> tuple[int, int] | EsrganError:
         """Do the job from ``source`` to ``result``; gives the result's width and height, or what went wrong."""
         try:
             with result.open("w+b") as file:
                 return enlarge(self.upscaler, self.naming, job, source, file.fileno())
         except FAILURES as error:
-            return reason(error, self.upscaler.tile)
+            return as_ours(error, self.upscaler.tile)
 
 
 class Workers:
@@ -110,15 +110,15 @@ class Workers:
         worker = self._idle.get()
         try:
             coming = worker.enlarge.remote(job, job.source.absolute(), result.absolute())
-            done: tuple[int, int] | str = self._ray.get(coming)
+            done: tuple[int, int] | EsrganError = self._ray.get(coming)
         except self._ray.exceptions.RayTaskError:  # a fault of the program's
             raise
         except self._ray.exceptions.RayError as error:
             raise EsrganError(f"its worker died {1 + RETRIES} times, perhaps for lack of memory") from error
         finally:
             self._idle.put(worker)
-        if isinstance(done, str):
-            raise EsrganError(done)
+        if isinstance(done, EsrganError):
+            raise done
         return done
 
     def close(self) -> None:

@@ -1,16 +1,23 @@
 """The record of an output folder: what made each file, so that the same command again continues."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from esrgan.picture_reader import name_of
+
 RECORD = ".esrgan-upscale.jsonl"
 """Its name."""
+_STDIN = "standard input "
 
 
 class Record:
-    """What made the files of an output folder: one line of JSON each, added just before the file appears."""
+    """What made the files of an output folder: one line of JSON each, added just before the file appears.
+
+    A source is a file, or the content of a picture that came through standard input.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -24,41 +31,62 @@ class Record:
                 except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
                     continue
 
-    def is_done(self, source: Path, target: Path, key: str) -> bool:
-        """Whether the target is there, whole, from this very input, by the same model and options."""
-        last = self._last(target)
+    def is_done(self, source: Path | bytes, target: Path, key: str) -> bool:
+        """Whether the target is there, whole, from this very input, by the same model and options.
+
+        An input of the same size and time in another place is this one, moved, where the other one is gone.
+        """
+        last, other = self._last(target), self._other(source, target)
         try:
             return (
                 last.get("key") == key
                 and last.get("size") == target.stat().st_size
                 and last.get("input") == _at(source)
+                and not (other and Path(other).exists())
             )
         except OSError:
             return False
 
-    def other_source(self, source: Path, target: Path) -> Path | None:
-        """Another picture that the target was made from."""
-        other = Path(self._last(target).get("source", source)).resolve()
-        return other if other != source.resolve() else None
+    def other_source(self, source: Path | bytes, target: Path) -> str | None:
+        """In words, another picture that the target was made from; a source that was not noted is another one."""
+        other = self._other(source, target)
+        if not other:
+            return None
+        if not Path(other).is_absolute():
+            return "another picture, from standard input" if other.startswith(_STDIN) else "another picture"
+        return name_of(Path(other)) + ("" if Path(other).exists() else ", which is gone")
 
     def is_ours(self, target: Path) -> bool:
-        """Whether the file there was made by this program."""
-        entries = self._entries.get(self._name(target), [])
-        return bool(entries) and target.stat().st_size in [entry.get("size") for entry in entries]
+        """Whether the file there was made by this program, and is as it left it."""
+        return any(entry.get("time") in (None, target.stat().st_mtime_ns) for entry in self._of_its_size(target))
 
-    def add(self, source: Path, target: Path, key: str, written: Path) -> None:
+    def is_result(self, target: Path) -> bool:
+        """Whether the file there was made by this program, as far as its size tells: copies have times of their own."""
+        return bool(self._of_its_size(target))
+
+    def add(self, source: Path | bytes, target: Path, key: str, written: Path) -> None:
         """Note that ``written``, complete, is about to become ``target``."""
-        self._append(target, written, {"input": _at(source), "source": str(source.resolve()), "key": key})
+        self._append(target, written, {"input": _at(source), "source": _origin(source), "key": key})
 
     def add_alone(self, target: Path, written: Path) -> None:
         """Note that ``written`` is, or is about to become, ``target``, and ours, though of no file."""
         self._append(target, written, {})
 
     def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
-        entry = {"output": self._name(target), "size": written.stat().st_size, **made}
+        status = written.stat()
+        entry = {"output": self._name(target), "size": status.st_size, "time": status.st_mtime_ns, **made}
         self._entries.setdefault(entry["output"], []).append(entry)
         with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
+
+    def _of_its_size(self, target: Path) -> list[dict[str, Any]]:
+        entries = self._entries.get(self._name(target), [])
+        return [entry for entry in entries if entry.get("size") == target.stat().st_size]
+
+    def _other(self, source: Path | bytes, target: Path) -> str | None:
+        last = self._last(target)
+        other = last.get("source", "unknown") if last else _origin(source)
+        return other if Path(other).resolve() != Path(_origin(source)).resolve() else None
 
     def _last(self, target: Path) -> dict[str, Any]:
         return self._entries.get(self._name(target), [{}])[-1]
@@ -67,8 +95,14 @@ class Record:
         return target.relative_to(self._out).as_posix()
 
 
-def _at(source: Path) -> list[int]:
-    """Size and time of a file, by which a changed one is noticed."""
+def _origin(source: Path | bytes) -> str:
+    return str(source.resolve()) if isinstance(source, Path) else f"{_STDIN}{_at(source)}"
+
+
+def _at(source: Path | bytes) -> list[int] | str:
+    """What a changed one is noticed by: size and time of a file, a hash of content."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
     status = source.stat()
     return [status.st_size, status.st_mtime_ns]
 

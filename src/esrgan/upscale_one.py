@@ -56,7 +56,8 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
             name of a model at hand, or none for the default one of that scale.
         how: How large, and how transparency is enlarged; or give its fields by name: ``scale=2``, ``width=1920``.
         device: As of ``Upscaler``, like the next three.
-        precision: fp32, bf16, fp16, or auto.
+        precision: fp32, bf16, fp16, or auto. Pictures of more than 8 bits, float arrays and tensors among them, are
+            computed in fp32 whatever it is.
         tile: Side of the largest square the network gets at once.
         overlap: Pixels read around each; none = as the network's depth asks for.
         **size: Fields of ``Enlargement``: scale, width, height, megapixels, transparency.

@@ -1,13 +1,12 @@
 """Doing a plan: every picture enlarged, checked and put in its place, or its failure told; nothing half-way."""
 
-import errno
 import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
-from esrgan.errors import EsrganError
+from esrgan.errors import DiskFullError, EsrganError, of_system
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
@@ -25,8 +24,6 @@ from esrgan.memory import is_out_of_memory
 from esrgan.picture_reader import name_of, open_picture, told
 from esrgan.record import Record
 from esrgan.upscaler import Upscaler
-
-DISK_FULL = os.strerror(errno.ENOSPC)
 
 FAILURES = (EsrganError, MemoryError, RuntimeError, OSError)
 """What may concern one picture alone."""
@@ -63,12 +60,16 @@ class Runner:
     """Also write a picture of the bicubic enlargement beside this one."""
     elsewhere: "Elsewhere | None" = None
     """Who enlarges in this process's place."""
+    ended: list[Outcome] = field(default_factory=list)
+    """What became of jobs so far, as they ended: where ``run`` was stopped, also of some that it had not come to."""
     _recording: threading.Lock = field(default_factory=threading.Lock)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, jobs: list[Job], on_rows: OnRows) -> Iterator[Outcome]:
+    def run(self, jobs: list[Job], on_rows: OnRows) -> Generator[Outcome, None, None]:
         """Do the jobs; yields what became of each, in their order.
 
-        The network runs in this thread, for one picture at a time, while others are read and written.
+        The network runs in this thread, for one picture at a time, while others are read and written. Whoever stops
+        before the end closes it, which waits for what is being written.
 
         Args:
             jobs: In this order.
@@ -84,6 +85,7 @@ class Runner:
                     main.serve(until=outcome)
                     yield outcome.result()
             finally:
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 main.close()
                 if self.elsewhere:
@@ -103,28 +105,28 @@ class Runner:
             else:
                 outcome.size = self._do(job, on_rows)
         except FAILURES as error:
-            outcome.status, outcome.message = "failed", told(reason(error, self.upscaler.tile), job.source)
-            if DISK_FULL in outcome.message:
+            if self._stopped.is_set():  # which it may be for
+                raise
+            failure = as_ours(error, self.upscaler.tile)
+            outcome.status, outcome.message = "failed", told(failure, job.source)
+            if isinstance(failure, DiskFullError):
                 full.set()
         outcome.seconds = round(time.perf_counter() - start, 3)
+        self.ended.append(outcome)
         return outcome
 
     def _is_done(self, job: Job) -> bool:
         if job.target == STDIO or self.overwrite or not os.path.lexists(job.target):
             return False
-        if job.source != STDIO:
-            other = self.record.other_source(job.source, job.target)
-            moved = other is None or not other.exists()
-            if moved and self.record.is_done(job.source, job.target, self.key):
-                return True
-            if other:
-                gone = ", which is gone" if moved else ""
-                raise EsrganError(
-                    f"{name_of(job.target)} was made from {name_of(other)}{gone}; use another --out or --name, or"
-                    " --overwrite"
-                )
+        content = self.naming.content(job.source)
+        if self.record.is_done(content, job.target, self.key):
+            return True
         if not self.record.is_ours(job.target):
             raise EsrganError(f"{name_of(job.target)} exists and was not made by this command; --overwrite replaces it")
+        if other := self.record.other_source(content, job.target):
+            raise EsrganError(
+                f"{name_of(job.target)} was made from {other}; use another --out or --name, or --overwrite"
+            )
         return False
 
     def _do(self, job: Job, on_rows: OnRows) -> tuple[int, int]:
@@ -142,10 +144,7 @@ class Runner:
                 with temporary.open("w+b") as file:
                     size = self._enlarge(job, file.fileno(), on_rows)
             with self._recording:
-                if job.source == STDIO:
-                    self.record.add_alone(job.target, temporary)
-                else:
-                    self.record.add(job.source, job.target, self.key, temporary)
+                self.record.add(self.naming.content(job.source), job.target, self.key, temporary)
         if self.compare:
             self._write_comparison(job)
         return size
@@ -180,15 +179,16 @@ def enlarge(
     return width, height
 
 
-def reason(error: Exception, tile: int) -> str:
+def as_ours(error: Exception, tile: int) -> EsrganError:
     """What to say of a failure that concerns one picture, with tiles of this size; raises any other."""
     if isinstance(error, EsrganError):
-        return str(error)
+        return error
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return f"{error.strerror or error}" + (f": {name_of(Path(error.filename))}" if error.filename else "")
+        name = f": {name_of(Path(error.filename))}" if error.filename else ""
+        return of_system(error, f"{error.strerror or error}{name}")
     if not is_out_of_memory(error):
         raise error
-    return f"out of memory; use a smaller --tile (now {tile})"
+    return EsrganError(f"out of memory; use a smaller --tile (now {tile})")
 
 
 def _at_once(device: torch.device) -> int:

@@ -44,7 +44,8 @@ class Upscaler:
     Args:
         model: A network, a model file, a name as ``find_model`` takes it, or none for the default one.
         device: Where it runs: auto, cpu, cuda, cuda:1, mps, vulkan.
-        precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16.
+        precision: Its arithmetic: auto (the fastest that is safe there), fp32, bf16, fp16. ``esrgan.upscale`` has
+            pictures of more than 8 bits, float arrays and tensors among them, computed in fp32 all the same.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
         overlap: LR pixels read around every tile; none = as the network's depth asks for.
         engine: What runs it: auto (the fastest that is installed), torch, ncnn, openvino.
