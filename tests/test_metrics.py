@@ -38,6 +38,16 @@ def test_a_picture_of_one_channel_is_its_own_luma():
     assert to_grey(hr.expand(1, 3, 20, 20)).sub(hr).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("scores", [psnr_y, ssim_y])
+def test_pictures_of_another_type_shape_or_range_are_refused_not_scored(scores):
+    hr = torch.rand(1, 3, 24, 24)
+    levels = (255 * hr).round()
+    for wrong in (levels.byte(), levels, hr[0], hr[:, :2], torch.cat((hr, hr[:, :1]), 1)):
+        with pytest.raises(EsrganError, match=r"\[0, 1\]"):
+            scores(wrong, wrong, border=4)
+    assert scores(1.2 * hr - 0.1, hr, border=4).isfinite()  # networks overshoot
+
+
 def test_psnr_is_infinite_for_the_picture_itself():
     image = torch.rand(2, 3, 16, 16)
     assert psnr_y(image, image, border=2).tolist() == [math.inf, math.inf]

@@ -53,7 +53,7 @@ def psnr_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
         A number per picture, (N,).
 
     Raises:
-        EsrganError: Pictures of different shape, or too small for the border.
+        EsrganError: Pictures of different shape, of another type or range, or too small for the border.
     """
     a, b = _inner(sr, hr, border)
     return 10 * torch.log10(255**2 / (a - b).square().mean(dim=(1, 2, 3)))
@@ -71,7 +71,7 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
         A number per picture, (N,).
 
     Raises:
-        EsrganError: Pictures of different shape, or too small for the border.
+        EsrganError: Pictures of different shape, of another type or range, or too small for the border.
     """
     a, b = _inner(sr, hr, border)
     if min(a.shape[-2:]) < SSIM_WINDOW:
@@ -85,6 +85,12 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
 
 
 def _inner(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    for image in (sr, hr):
+        if not (image.is_floating_point() and image.ndim == 4 and image.shape[1] in (1, 3)):
+            kind = str(image.dtype).removeprefix("torch.")
+            raise EsrganError(f"scores are of float pictures in [0, 1], (N, 3, H, W), not {kind} {tuple(image.shape)}")
+    if hr.amin() < -0.5 / 255 or hr.amax() > 1 + 0.5 / 255:
+        raise EsrganError(f"hr goes from {hr.amin():g} to {hr.amax():g}; it must be in [0, 1]: divide levels by 255")
     if sr.shape != hr.shape:
         raise EsrganError(f"cannot compare pictures of {tuple(sr.shape[-2:])} and {tuple(hr.shape[-2:])} pixels")
     if min(hr.shape[-2:]) <= 2 * border:
