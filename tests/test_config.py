@@ -81,6 +81,14 @@ def test_a_value_that_would_stop_the_first_step_is_named_before_it(make, named):
         make()
 
 
+def test_paths_may_be_strings_and_one_picture_folder_stands_alone():
+    config = TrainConfig(images="photos", val=["a", Path("b")], init="model.pth", run_dir="run", vgg="vgg.pth")
+    assert config == TrainConfig(
+        images=(Path("photos"),), val=(Path("a"), Path("b")), init=Path("model.pth"), run_dir=Path("run"),
+        vgg=Path("vgg.pth"),
+    )  # fmt: skip
+
+
 def test_milestones_stay_numbers():
     assert TrainConfig(images=(Path("a"),), init=Path("b")).optim.milestones == (50_000, 100_000, 200_000, 300_000)
     assert saved(ONE)["optim.milestones"] == [200_000, 400_000, 600_000, 800_000]

@@ -139,9 +139,9 @@ class Report:
             "datasets": [dataset.to_dict() for dataset in self.datasets],
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the report as a JSON file."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        write_text(Path(path), json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     @property
     def errors(self) -> list[str]:
@@ -154,7 +154,7 @@ Track = Callable[[Sequence[PairFiles], str], Iterable[PairFiles]]
 
 def evaluate(
     model: Model,
-    datasets: Sequence[Path | str],
+    datasets: Sequence[Path | str] | Path | str,
     *,
     name: str | None = None,
     lpips: LPIPS | None = None,
@@ -165,7 +165,7 @@ def evaluate(
 
     Args:
         model: An ``Upscaler``, a ``Bicubic`` or anything like them.
-        datasets: Folders as ``find_pairs`` takes them.
+        datasets: A folder as ``find_pairs`` takes it, or several.
         name: What the report calls the model.
         lpips: The network, where LPIPS is wanted.
         jpeg: Quality, 1 to 100, of the JPEG files that LR pictures go through first; none = as they are.
@@ -178,7 +178,8 @@ def evaluate(
         check_quality(jpeg)
     if steady := getattr(model, "steady", None):
         steady()
-    found = [(_name(Path(folder).resolve()), find_pairs(Path(folder), model.scale)) for folder in datasets]
+    folders = [Path(folder) for folder in ([datasets] if isinstance(datasets, str | Path) else datasets)]
+    found = [(_name(folder.resolve()), find_pairs(folder, model.scale)) for folder in folders]
     scored = [
         Dataset(
             name=dataset,

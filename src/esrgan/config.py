@@ -203,6 +203,13 @@ class RunConfig:
     """Write the same numbers and sample pictures for TensorBoard too (in the run folder)."""
 
     def __post_init__(self) -> None:
+        for name in ("images", "val"):
+            value = getattr(self, name)
+            paths = [value] if isinstance(value, str | Path) else value
+            object.__setattr__(self, name, tuple(Path(path) for path in paths))
+        for name in ("run_dir", "cache", "lpips", "init", "vgg"):
+            if isinstance(value := getattr(self, name, None), str):
+                object.__setattr__(self, name, Path(value))
         for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         fine = not self.jpeg or (len(self.jpeg) == 2 and 1 <= self.jpeg[0] <= self.jpeg[1] <= 100)

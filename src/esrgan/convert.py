@@ -39,7 +39,7 @@ class Converted:
 
 
 def convert(
-    source: Path, out: Path, *, dialect: Dialect | None = None, half: bool = False, scale: int | None = None
+    source: Path | str, out: Path | str, *, dialect: Dialect | None = None, half: bool = False, scale: int | None = None
 ) -> Converted:
     """Write the model file ``source``, of any dialect, to ``out``, and prove that it is the same network.
 
@@ -55,6 +55,7 @@ def convert(
         UsageError: A suffix that the dialect does not have, or ``out`` is ``source``.
         EsrganError: Another scale than the weights have, a network that the dialect cannot hold, or bad files.
     """
+    source, out = Path(source), Path(out)
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"{out} must end in .safetensors or .pth; `esrgan export` writes other formats")
     dialect = dialect or ("esrgan" if out.suffix == ".safetensors" else "basicsr")

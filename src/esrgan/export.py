@@ -25,7 +25,7 @@ EXAMPLE = (1, 3, 24, 32)
 """A size to trace the network with; it is none of the exported one's."""
 
 
-def export(source: Path, out: Path, *, half: bool = False, picture: Path | None = None) -> list[Parity]:
+def export(source: Path | str, out: Path | str, *, half: bool = False, picture: Path | None = None) -> list[Parity]:
     """Write the model file ``source`` for the engine that ``out`` ends in the format of; gives the parity report.
 
     The report also becomes ``OUT.parity.json``. Beyond the tolerance, 1/255 or in fp16 50 dB, nothing is written.
@@ -40,6 +40,7 @@ def export(source: Path, out: Path, *, half: bool = False, picture: Path | None 
         UsageError: An unknown format.
         EsrganError: An engine that is not installed, or a network that came out another.
     """
+    source, out = Path(source), Path(out)
     if out.suffix not in FORMATS:
         raise UsageError(f"{out} must end in one of {', '.join(FORMATS)}: the suffix chooses the format")
     for file in with_weights(out):

@@ -30,7 +30,7 @@ class LPIPS(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path | str | None = None) -> None:
         super().__init__()
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(3, 1, 1), persistent=False)
@@ -69,7 +69,7 @@ def _unit(x: Tensor) -> Tensor:
     return x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
-def _lpips_weights(path: Path | None) -> dict[str, Tensor]:
+def _lpips_weights(path: Path | str | None) -> dict[str, Tensor]:
     if path:
         return pretrained.read(path)
     alexnet = pretrained.read(pretrained.fetch(pretrained.ALEXNET))

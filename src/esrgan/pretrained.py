@@ -65,12 +65,13 @@ def fetch(weights: Weights) -> Path:
     return path
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` or ``.pth`` file by name, in fp32; nothing in it is executed.
 
     Raises:
         EsrganError: No such file, or no file of tensors.
     """
+    path = Path(path)
     if not path.is_file():
         raise EsrganError(f"there is no weight file {path}")
     return {name: tensor.float() for name, tensor in read_weights(path).tensors.items()}

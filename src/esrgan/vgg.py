@@ -39,7 +39,7 @@ class VGGFeatures(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: Path | None = None, layers: Iterable[str] = ("conv5_4",)) -> None:
+    def __init__(self, weights: Path | str | None = None, layers: Iterable[str] = ("conv5_4",)) -> None:
         super().__init__()
         self.layers = frozenset(layers)
         if not self.layers or not self.layers <= set(LAYERS):
