@@ -279,6 +279,20 @@ def test_a_report_replaces_no_picture(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == before
 
 
+def test_scores_replace_those_of_another_model_only_when_asked(tmp_path, capsys, offline):
+    write_rgb(picture(48, 64), tmp_path / "a.png")
+    out = tmp_path / "s.json"
+    out.write_text("of another model")
+    words = ["test", "--data", str(tmp_path / "a.png"), "--model", "bicubic", "--json", str(out)]
+    assert main(words) == 2
+    shown, said = capsys.readouterr()
+    assert "--overwrite" in said
+    assert not shown  # nothing was scored
+    assert out.read_text() == "of another model"
+    assert main([*words, "--overwrite"]) == 0
+    assert json.loads(out.read_text())["model"] == "bicubic"
+
+
 def test_a_name_that_ends_in_hr_has_its_partner(tmp_path):
     write_pair(tmp_path / "HR" / "Uhr.png", tmp_path / "LR" / "Uhrx4.png")
     assert find_pairs(tmp_path, 4)[0].lr == tmp_path / "LR" / "Uhrx4.png"
