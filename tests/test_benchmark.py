@@ -162,6 +162,17 @@ def test_an_upscaler_is_evaluated(tmp_path):
     assert dataset.mean("seconds") > 0
 
 
+def test_the_report_calls_the_model_by_its_name(tmp_path):
+    write_rgb(picture(), tmp_path / "a.png")
+    net = Generator(tiny.SHAPE)
+    save_model(net, tmp_path / "tiny.safetensors")
+    upscaler = Upscaler(tmp_path / "tiny.safetensors", device="cpu", precision="fp32")
+    assert upscaler.name == "tiny"
+    assert evaluate(upscaler, [tmp_path]).model == "tiny"
+    assert evaluate(upscaler, [tmp_path], name="mine").model == "mine"
+    assert evaluate(Upscaler(net, device="cpu", precision="fp32"), [tmp_path]).model == "Upscaler"
+
+
 def test_the_command_prints_a_table_and_the_protocol_and_writes_json(tmp_path, capsys, offline):
     write_pair(tmp_path / "Mine" / "x4" / "HR" / "a.png", tmp_path / "Mine" / "x4" / "LR" / "a.png")
     save_model(Generator(GeneratorConfig(channels=8, growth=4, blocks=1)), tmp_path / "tiny.safetensors")

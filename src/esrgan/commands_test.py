@@ -88,7 +88,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     from esrgan.benchmark import Bicubic  # noqa: PLC0415
     from esrgan.engines import torch_device  # noqa: PLC0415
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.library import find_model  # noqa: PLC0415
+    from esrgan.library import find_model, name_of_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     if model == "bicubic":
@@ -97,7 +97,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):
         raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
-    return upscaler, model if model and model.startswith("hf:") else path.stem  # there all files are called model
+    return upscaler, name_of_model(model, path)
 
 
 def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":
