@@ -64,30 +64,31 @@ def results(
     shipped += [Entry(path.stem, path, shipped=False) for path in sorted(MORE.glob("*.safetensors"))]
     scales = sorted({entry.header().config.scale for entry in shipped}, key=lambda scale: (scale != 4, scale))
     measured = {scale: _measure(shipped, scale, _having(data, scale), network) for scale in scales}
+    gans = [entry for entry in shipped if entry.header().provenance.get("stage") == "gan"]
+    through_jpeg = _measure(gans, 4, _having(data, 4), network, jpeg=JPEG)
+    curves = _curves(shipped, data, network) if alphas else {}
+
     tables = {scale: _table(rows, QUOTED if scale == 4 else ()) for scale, rows in measured.items()}
     _fill(ROOT / "README.md", "results", tables[4])
     _fill(PAGE, "results", "\n\n".join(f"### x{scale}\n\n{table}" for scale, table in tables.items()))
     _fill(PAGE, "defects", _defects(measured[4]))
-    gans = [entry for entry in shipped if entry.header().provenance.get("stage") == "gan"]
-    through_jpeg = _measure(gans, 4, _having(data, 4), network, jpeg=JPEG)
     _fill(PAGE, "jpeg", _table(through_jpeg, ()))
     if alphas:
-        _blends(shipped, data, network)
+        _fill(PAGE, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
+        _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
     reports = [_means(report) for rows in (*measured.values(), through_jpeg) for *_, report in rows]
     write_text(ROOT / "docs" / "results.json", json.dumps(reports, indent=1) + "\n")
 
 
-def _blends(shipped: list[Entry], data: list[Path], lpips: LPIPS) -> None:
-    """The table and the picture of every pair of a PSNR and a GAN model, alpha from 0 to 1."""
+def _curves(shipped: list[Entry], data: list[Path], lpips: LPIPS) -> dict[str, list[dict[str, Any]]]:
+    """The curve of every pair of a PSNR and a GAN model, by the latter's name."""
     paths = {entry.name: entry.path for entry in shipped}
     pairs = {
         gan: (psnr, path)
         for gan, path in paths.items()
         if "gan" in gan and (psnr := paths.get(gan.replace("gan", "psnr")))
     }
-    curves = {name: _curve(*pair, data, lpips) for name, pair in pairs.items()}
-    _fill(PAGE, "alpha", "\n\n".join(f"`{name}`\n\n{_alpha_table(curve)}" for name, curve in curves.items()))
-    _draw(curves, ROOT / "docs" / "images" / "perception_distortion.png")
+    return {name: _curve(*pair, data, lpips) for name, pair in pairs.items()}
 
 
 def _having(data: list[Path], scale: int) -> Sets:
@@ -118,7 +119,10 @@ def _measure(shipped: list[Entry], scale: int, data: Sets, lpips: LPIPS, jpeg: i
 
 
 def _score(model: Model, data: Sets, name: str, lpips: LPIPS, jpeg: int | None = None) -> dict[str, Any]:
-    report = evaluate(model, list(data.values()), name=name, lpips=lpips, jpeg=jpeg).to_dict()
+    found = evaluate(model, list(data.values()), name=name, lpips=lpips, jpeg=jpeg)
+    if found.errors:
+        raise EsrganError(f"nothing was written: {'; '.join(found.errors)}")
+    report = found.to_dict()
     for row, title in zip(report["datasets"], data, strict=True):
         row["name"] = title
     return report

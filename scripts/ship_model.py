@@ -15,7 +15,7 @@ from esrgan.benchmark import evaluate
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.config_file import FREE, flattened, plain, toml_value
 from esrgan.errors import EsrganError
-from esrgan.files import write_text
+from esrgan.files import replacing, write_text
 from esrgan.generator import Generator
 from esrgan.images import find_images
 from esrgan.library import SHIPPED, SIZES
@@ -58,6 +58,7 @@ def ship(  # noqa: PLR0913 - each is an option
         notes: Anything to add, such as the machine and the hours.
         folder: Where it goes; models/ for those that the package has no room for.
     """
+    measure = LPIPS(lpips)
     about = read_header(model).provenance
     generator = _rounded(load_model(model))
     out = folder / f"{name}.safetensors"
@@ -66,19 +67,26 @@ def ship(  # noqa: PLR0913 - each is an option
     about["centred"] = {"pictures": min(CENTRED_ON, len(pictures)), "levels": _centre(generator, pictures)}
     if notes:
         about["notes"] = notes
-    save_model(generator, out, provenance=about, half=True)  # scored as shipped, rounded to fp16
-    report = evaluate(Upscaler(out, precision="fp32"), data, lpips=LPIPS(lpips)).to_dict()
-    about["scores"] = {
-        "protocol": report["protocol"],
-        "datasets": [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report["datasets"]],
-    }
-    save_model(generator, out, provenance=about, half=True)
     path = folder / "curves" / f"{name}.jsonl"
     goes_on = about["stage"] == "gan" and about["init"].get("name") == name  # other trainings are held against it all
     curve = _curve(model.parent / "log.jsonl", _rows(path) if goes_on else [])
+    with replacing(out) as temporary:
+        save_model(generator, temporary, provenance=about, half=True)  # scored as shipped, rounded to fp16
+        about["scores"] = _scores(temporary, data, measure)
+        save_model(generator, temporary, provenance=about, half=True)
     write_text(path, "".join(json.dumps(row) + "\n" for row in curve))
     millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
     write_text(ROOT / "docs" / "models" / f"{name}.md", _card(about, out, curve, millions))
+
+
+def _scores(path: Path, data: list[Path], lpips: LPIPS) -> dict[str, Any]:
+    """What the header says of scores: the protocol and the means."""
+    found = evaluate(Upscaler(path, precision="fp32"), data, lpips=lpips)
+    if found.errors:
+        raise EsrganError(f"not shipped: {'; '.join(found.errors)}")
+    report = found.to_dict()
+    means = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in report["datasets"]]
+    return {"protocol": report["protocol"], "datasets": means}
 
 
 def _rounded(generator: Generator) -> Generator:

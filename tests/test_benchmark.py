@@ -162,6 +162,17 @@ def test_an_upscaler_is_evaluated(tmp_path):
     assert dataset.mean("seconds") > 0
 
 
+def test_the_report_calls_the_model_by_its_name(tmp_path):
+    write_rgb(picture(), tmp_path / "a.png")
+    net = Generator(tiny.SHAPE)
+    save_model(net, tmp_path / "tiny.safetensors")
+    upscaler = Upscaler(tmp_path / "tiny.safetensors", device="cpu", precision="fp32")
+    assert upscaler.name == "tiny"
+    assert evaluate(upscaler, [tmp_path]).model == "tiny"
+    assert evaluate(upscaler, [tmp_path], name="mine").model == "mine"
+    assert evaluate(Upscaler(net, device="cpu", precision="fp32"), [tmp_path]).model == "Upscaler"
+
+
 def test_the_command_prints_a_table_and_the_protocol_and_writes_json(tmp_path, capsys, offline):
     write_pair(tmp_path / "Mine" / "x4" / "HR" / "a.png", tmp_path / "Mine" / "x4" / "LR" / "a.png")
     save_model(Generator(GeneratorConfig(channels=8, growth=4, blocks=1)), tmp_path / "tiny.safetensors")
@@ -277,6 +288,20 @@ def test_a_report_replaces_no_picture(tmp_path):
     before = (tmp_path / "a.png").read_bytes()
     assert main(["test", "--data", str(tmp_path), "--model", "bicubic", "--json", str(tmp_path / "a.png")]) == 2
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_scores_replace_those_of_another_model_only_when_asked(tmp_path, capsys, offline):
+    write_rgb(picture(48, 64), tmp_path / "a.png")
+    out = tmp_path / "s.json"
+    out.write_text("of another model")
+    words = ["test", "--data", str(tmp_path / "a.png"), "--model", "bicubic", "--json", str(out)]
+    assert main(words) == 2
+    shown, said = capsys.readouterr()
+    assert "--overwrite" in said
+    assert not shown  # nothing was scored
+    assert out.read_text() == "of another model"
+    assert main([*words, "--overwrite"]) == 0
+    assert json.loads(out.read_text())["model"] == "bicubic"
 
 
 def test_a_name_that_ends_in_hr_has_its_partner(tmp_path):

@@ -54,6 +54,17 @@ def test_what_is_there_is_replaced_only_when_asked(
     assert not (tmp_path / "folder.bin").exists()
 
 
+def test_a_report_of_an_export_is_replaced_only_when_asked(models: list[str], tmp_path: Path) -> None:
+    report = tmp_path / "o.pt2.parity.json"
+    report.write_text("mine")
+    words = ["export", models[0], str(tmp_path / "o.pt2")]
+    assert main(words) == 2
+    assert report.read_text() == "mine"
+    assert not (tmp_path / "o.pt2").exists()
+    assert main([*words, "--overwrite"]) == 0
+    assert "sizes" in report.read_text()
+
+
 def test_metadata_replaces_no_model_and_nothing_filled_in(models: list[str], tmp_path: Path) -> None:
     out, data = tmp_path / "o.pth", tmp_path / "o.json"
     assert main(["convert", models[0], str(out), "--openmodeldb", str(out), "--overwrite"]) == 2

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from esrgan.convert import Dialect, convert, widened
 from esrgan.errors import UsageError
 from esrgan.interpolate import blend_files, blend_provenance
 from esrgan.model_file import sha256
+from esrgan.ncnn_export import write_ncnn
 from esrgan.openmodeldb import write_openmodeldb
 
 TINY = {"channels": 8, "growth": 4, "blocks": 2}
@@ -32,6 +34,19 @@ def test_a_model_goes_to_the_old_architecture_and_back_unchanged(tmp_path: Path)
     back = load_model(tmp_path / "c.safetensors").state_dict()
     assert all(torch.equal(tensor, back[name]) for name, tensor in net.state_dict().items())
     assert read_header(tmp_path / "c.safetensors").provenance["converted_from"]["file"] == "b.pth"
+
+
+def test_two_ncnn_networks_of_one_shape_are_told_apart_by_their_hash(tmp_path: Path) -> None:
+    net, hashes = saved(tmp_path / "m.safetensors"), {}
+    for i in range(2):
+        torch.nn.init.constant_(net.conv_last.bias, i)
+        write_ncnn(net, tmp_path / f"{i}.param", tmp_path / f"{i}.bin")
+        for name in (f"{i}.param", f"{i}.bin"):
+            convert(tmp_path / name, tmp_path / "o.safetensors")
+            hashes[name] = read_header(tmp_path / "o.safetensors").provenance["converted_from"]["sha256"]
+    both = (tmp_path / "0.param").read_bytes() + (tmp_path / "0.bin").read_bytes()
+    assert hashes["0.param"] == hashes["0.bin"] == hashlib.sha256(both).hexdigest()
+    assert hashes["1.param"] == hashes["1.bin"] != hashes["0.param"]
 
 
 def test_the_header_goes_along(tmp_path: Path) -> None:

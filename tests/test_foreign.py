@@ -201,6 +201,15 @@ def test_another_architecture_is_named(keys: list[str], name: str, tmp_path: Pat
         load_model(tmp_path / "m.pth")
 
 
+def test_a_network_with_layers_that_esrgan_does_not_have_is_of_another_architecture(tmp_path: Path) -> None:
+    steps = {"steps": torch.tensor(3)}  # a counter is no layer
+    torch.save(network().state_dict() | steps, tmp_path / "m.pth")
+    load_model(tmp_path / "m.pth")
+    torch.save(network().state_dict() | {"am_list.0.fc.0.weight": torch.zeros(2, 2)}, tmp_path / "m.pth")
+    with pytest.raises(OtherArchitectureError, match="MMRealSR"):
+        load_model(tmp_path / "m.pth")
+
+
 def test_weights_of_another_shape_than_the_rest_are_named(tmp_path: Path) -> None:
     weights = old(network())
     weights["model.1.sub.1.RDB2.conv3.0.weight"] = torch.zeros(4, 4, 3, 3)

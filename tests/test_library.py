@@ -125,3 +125,8 @@ def test_one_odd_file_does_not_hide_the_other_models(shelf, capsys, header):
     said = capsys.readouterr().out
     assert "odd[fp16]" in said
     assert "full_x4_gan" in said
+
+
+def test_a_model_is_called_as_its_file_and_one_of_the_hub_by_its_whole_name(tmp_path):
+    assert library.name_of_model(None, library.SHIPPED / "lite_x4_gan.safetensors") == "lite_x4_gan"
+    assert library.name_of_model("hf:owner/name", tmp_path / "model.safetensors") == "hf:owner/name"

@@ -31,6 +31,20 @@ def test_a_network_of_another_architecture_enlarges_as_in_spandrel(tmp_path: Pat
         assert copy.deepcopy(loaded).to(torch.float64)(lr.double()).dtype == torch.float64
 
 
+def test_a_network_that_only_begins_and_ends_like_esrgan_goes_to_spandrel_too(tmp_path: Path) -> None:
+    from spandrel.architectures.MMRealSR import MMRealSR  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    small = {"num_feats": [8, 8], "num_blocks": [1, 1], "downscales": [2, 1]}
+    net = MMRealSR(num_in_ch=3, num_out_ch=3, num_feat=8, num_block=1, num_grow_ch=4, **small).eval()
+    torch.save({"params": net.state_dict()}, tmp_path / "m.pth")
+    loaded, lr = load_network(tmp_path / "m.pth"), torch.rand(1, 3, 24, 32)
+    assert isinstance(loaded, OtherNetwork)
+    assert loaded.architecture == "MMRealSR"
+    with torch.inference_mode():
+        assert torch.equal(loaded(lr), net(lr)[0].clamp(0, 1))
+
+
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
 def test_a_network_that_only_runs_in_fp32_is_run_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from spandrel.architectures.SwinIR import SwinIR  # noqa: PLC0415

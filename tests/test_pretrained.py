@@ -4,11 +4,13 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+import tiny
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from esrgan import pretrained
 from esrgan.errors import EsrganError
+from esrgan.lpips import LPIPS
 
 
 @pytest.fixture
@@ -78,5 +80,24 @@ def test_a_download_is_kept_if_its_hash_is_right_and_nothing_is_if_not(cache, tm
 
 def test_where_there_is_no_network_the_message_says_what_to_do(cache):
     unreachable = replace(pretrained.VGG19, url="http://127.0.0.1:9/vgg19.pth")
-    with pytest.raises(EsrganError, match=r"give a file with --vgg FILE, or put it at .*vgg19-dcbb9e9d\.pth"):
+    with pytest.raises(EsrganError, match=r"download it elsewhere and put it at .*vgg19-dcbb9e9d\.pth"):
         pretrained.fetch(unreachable)
+
+
+def test_lpips_takes_the_authors_file_with_the_alexnet_of_the_cache(cache, tmp_path):
+    tensors = load_file(tiny.lpips(tmp_path / "all.safetensors"))
+    authors = {f"lin{i}.model.1.weight": tensors.pop(f"lin{i}.weight") for i in range(5)}
+    torch.save(authors, tmp_path / "alex.pth")
+    with pytest.raises(EsrganError, match=r"cannot fetch .*put it at .*alexnet-owt-7be5be79\.pth"):
+        LPIPS(tmp_path / "alex.pth")
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, cache / pretrained.ALEXNET.name)
+    sr, hr = torch.rand(1, 3, 40, 40), torch.rand(1, 3, 40, 40)
+    assert torch.equal(LPIPS(tmp_path / "alex.pth")(sr, hr), LPIPS(tmp_path / "all.safetensors")(sr, hr))
+
+
+def test_authors_names_beside_alexnet_are_understood_too(tmp_path):
+    tensors = load_file(tiny.lpips(tmp_path / "all.safetensors"))
+    renamed = {name.replace(".weight", ".model.1.weight") if "lin" in name else name: t for name, t in tensors.items()}
+    save_file(renamed, tmp_path / "merged.safetensors")
+    assert torch.equal(LPIPS(tmp_path / "merged.safetensors").lin0.weight, tensors["lin0.weight"])

@@ -32,6 +32,7 @@ PROGRAMS = [
     path for path in (*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py")) if "__main__" in path.read_text()
 ]
 NAMES = sorted(path.stem if path.parent.name == "scripts" else f"benchmarks.{path.stem}" for path in PROGRAMS)
+MEASURED = results._score
 MODELS = sorted((*SHIPPED.glob("*.safetensors"), *results.MORE.glob("*.safetensors")))
 
 ESRGAN = """
@@ -139,16 +140,22 @@ def shipped(tmp_path, monkeypatch):
     (tmp_path / "manifest.tsv").write_text("\n".join(manifest))
     monkeypatch.setattr(ship_model, "ROOT", tmp_path)
     monkeypatch.setattr(ship_model, "_commit", lambda: "c0ffee")
-    ship_model.ship(
-        tmp_path / "run" / "best.safetensors",
-        name="red_x4_psnr",
-        data=[tiny.pictures(tmp_path / "Set1", 1, size=(64, 64))],
-        images=[tiny.pictures(tmp_path / "photos", 2, seed=1, size=(64, 64))],
-        manifest=tmp_path / "manifest.tsv",
-        lpips=tiny.lpips(tmp_path / "lpips.safetensors"),
-        folder=tmp_path / "models",
-    )
+    tiny.pictures(tmp_path / "Set1", 1, size=(64, 64))
+    tiny.pictures(tmp_path / "photos", 2, seed=1, size=(64, 64))
+    ship(tmp_path, tiny.lpips(tmp_path / "lpips.safetensors"))
     return tmp_path
+
+
+def ship(folder, lpips):
+    ship_model.ship(
+        folder / "run" / "best.safetensors",
+        name="red_x4_psnr",
+        data=[folder / "Set1"],
+        images=[folder / "photos"],
+        manifest=folder / "manifest.tsv",
+        lpips=lpips,
+        folder=folder / "models",
+    )
 
 
 def test_a_model_is_shipped_centred_and_with_its_scores_licences_and_curve(shipped):
@@ -171,6 +178,16 @@ def test_a_model_is_shipped_centred_and_with_its_scores_licences_and_curve(shipp
         {"step": 0, "psnr_y": 20.0, "lpips": 0.5, "bicubic": True},
         {"step": 10, "psnr_y": 21.0, "lpips": None},
     ]
+
+
+def test_a_model_that_cannot_be_scored_does_not_replace_the_shipped_one(shipped):
+    before = {path: path.read_bytes() for path in (shipped / "models").rglob("*") if path.is_file()}
+    with pytest.raises(EsrganError, match=r"absent\.safetensors"):
+        ship(shipped, shipped / "absent.safetensors")
+    (shipped / "Set1" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(EsrganError, match=r"not shipped: .*bad\.png"):
+        ship(shipped, shipped / "lpips.safetensors")
+    assert {path: path.read_bytes() for path in (shipped / "models").rglob("*") if path.is_file()} == before
 
 
 def test_the_curve_of_a_training_that_went_on_counts_on(tmp_path):
@@ -212,6 +229,22 @@ def test_the_tables_of_the_pages_are_made_from_what_is_in_results_json(pages):
     assert made.split(begin)[0] == kept.split(begin)[0]
     assert made.split(end)[1] == kept.split(end)[1]
     assert "| BSD100 | 0.200 | 0.200 | 0.200 | 0.200 | 0.200 |\n" in made
+
+
+def test_a_picture_that_cannot_be_measured_stops_it_before_a_page_is_written(pages, monkeypatch):
+    before = {path: path.read_bytes() for path in pages.rglob("*") if path.is_file()}
+    (pages / "Set1").mkdir()
+    (pages / "Set1" / "bad.png").write_bytes(b"no picture")
+    known = results._score
+
+    def score(model, data, name, lpips, jpeg):  # only what is measured last fails
+        return (MEASURED if jpeg else known)(model, data, name, lpips, jpeg)
+
+    monkeypatch.setattr(results, "_score", score)
+    monkeypatch.setattr(results, "_having", lambda *_: {"Set1": pages / "Set1"})
+    with pytest.raises(EsrganError, match=r"nothing was written: .*bad\.png"):
+        results.results(data=[], alphas=False)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_page_without_a_place_for_the_tables_is_refused_and_left_alone(tmp_path):

@@ -166,7 +166,7 @@ def evaluate(
     Args:
         model: An ``Upscaler``, a ``Bicubic`` or anything like them.
         datasets: A folder as ``find_pairs`` takes it, or several.
-        name: What the report calls the model.
+        name: What the report calls the model; none = its ``name``, or else its class.
         lpips: The network, where LPIPS is wanted.
         jpeg: Quality, 1 to 100, of the JPEG files that LR pictures go through first; none = as they are.
         track: Passes on the files of a dataset, given its name; a progress bar, for instance.
@@ -194,7 +194,7 @@ def evaluate(
     made = f"; LR of {made} made from HR by bicubic" if made else ""
     made += f"; LR from JPEG files of quality {jpeg} (4:2:0)" if jpeg else ""
     return Report(
-        model=name or type(model).__name__,
+        model=name or getattr(model, "name", None) or type(model).__name__,
         protocol=f"x{model.scale}; {PROTOCOL}{made}{without}{computed}",
         datasets=scored,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
+from esrgan.commands_options import Overwrite
 
 
 def convert_command(
@@ -69,10 +69,10 @@ def export_command(
         picture: A picture to compare with. [a photograph that comes along]
         overwrite: Replace the file, and those beside it that go with it, if it is there.
     """
-    from esrgan.export import export  # noqa: PLC0415
+    from esrgan.export import export, report_of  # noqa: PLC0415
     from esrgan.files import require_new  # noqa: PLC0415
 
-    require_new(out, overwrite=overwrite)
+    require_new(out, report_of(out), overwrite=overwrite)
     rows = export(_find(model), out, half=half, picture=picture)
     print(out)
     for row in rows:

@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 
 from esrgan.errors import UsageError
 
+Overwrite = Annotated[bool, Parameter(name="--overwrite", negative=())]
 Positive = Parameter(validator=Number(gt=0))
 
 

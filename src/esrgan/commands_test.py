@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from esrgan.commands_options import Running
+from esrgan.commands_options import Overwrite, Running
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ COLUMNS = {
 """The scores of a table, their heads, so short that 80 characters hold the table, and their decimal places."""
 
 
-def test_command(
+def test_command(  # noqa: PLR0913 - each is an option
     *,
     data: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")],
     model: str | None = None,
@@ -41,6 +41,7 @@ def test_command(
     lpips: Path | None = None,
     jpeg: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None,
     json: Path | None = None,
+    overwrite: Overwrite = False,
     running: Running = Running(),
 ) -> int:
     """Score a model on benchmark folders: PSNR-Y, SSIM-Y, LPIPS, grids, colour, seconds.
@@ -52,15 +53,17 @@ def test_command(
         lpips: LPIPS-AlexNet weights; none = from torch's cache, or fetched.
         jpeg: Quality, 1 to 100, of JPEG files that the LR pictures go through first; none = as they are.
         json: File for all scores, picture by picture.
+        overwrite: Replace that file if it is there.
         running: How the network runs.
     """
     from rich.console import Console  # noqa: PLC0415 - only when asked for
 
     from esrgan.benchmark import evaluate  # noqa: PLC0415
-    from esrgan.files import require_json  # noqa: PLC0415
+    from esrgan.files import require_json, require_new  # noqa: PLC0415
     from esrgan.pairs import find_pairs  # noqa: PLC0415
 
     require_json(json)
+    require_new(json, overwrite=overwrite)
     network, name = _network(model, scale, running)
     for folder in data:
         find_pairs(folder, network.scale)  # before anything is fetched
@@ -85,7 +88,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     from esrgan.benchmark import Bicubic  # noqa: PLC0415
     from esrgan.engines import torch_device  # noqa: PLC0415
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.library import find_model  # noqa: PLC0415
+    from esrgan.library import find_model, name_of_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     if model == "bicubic":
@@ -94,7 +97,7 @@ def _network(model: str | None, scale: int | None, running: Running) -> "tuple[M
     upscaler = Upscaler(path, **asdict(running))
     if scale not in (None, upscaler.scale):
         raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
-    return upscaler, model if model and model.startswith("hf:") else path.stem  # there all files are called model
+    return upscaler, name_of_model(model, path)
 
 
 def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":

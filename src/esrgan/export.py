@@ -61,10 +61,13 @@ def export(source: Path | str, out: Path | str, *, half: bool = False, picture: 
     except OSError as error:
         raise EsrganError(f"cannot write {out}: {error.strerror or error}") from error
     report = {"model": source.name, "half": half, "tolerance": "50 dB" if half else "1/255"}
-    write_text(
-        Path(f"{out}.parity.json"), json.dumps(report | {"sizes": [asdict(row) for row in rows]}, indent=2) + "\n"
-    )
+    write_text(report_of(out), json.dumps(report | {"sizes": [asdict(row) for row in rows]}, indent=2) + "\n")
     return rows
+
+
+def report_of(out: Path) -> Path:
+    """The file of the parity report beside an exported one."""
+    return Path(f"{out}.parity.json")
 
 
 def _require_own_bin(out: Path) -> None:

@@ -33,6 +33,7 @@ RENAMES = (
 """Dialect, a layer's name in it (a whole match), ours. The old architecture's last layers are found by their order."""
 OTHERS = {
     "body.0.weight": "Compact (SRVGGNet)",
+    "am_list.0.fc.0.weight": "MMRealSR",
     "layers.0.residual_group.blocks.0.norm1.weight": "SwinIR",
     "layers.0.residual_group.blocks.0.conv_block.cab.0.weight": "HAT",
     "before_RG.1.weight": "DAT",
@@ -47,7 +48,8 @@ OTHERS = {
     "classifier.0.weight": "discriminator or classifier",
 }
 """A layer that only this architecture has, and its name."""
-
+LAYER = re.compile(r"conv_(first|body|up\d+|hr|last)|prelu_up\d+|body\.\d+\.rdb[123]\.conv([1-5]|1x1)")
+"""What layers of RRDB networks are called."""
 
 ANCHOR = re.compile(
     r"(|.*?\.)(body\.0\.rdb1|model\.1\.sub\.0\.RDB1|RRDB_trunk\.0\.RDB1|trunk\.0\.rdb1)\.conv1(\.0)?\.weight"
@@ -78,7 +80,9 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
     """
     tensors = _one_network(tensors)
     dialect, weights = _renamed(tensors)
-    if not {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"} <= weights.keys():
+    needed = {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"}
+    layers = (name for name, tensor in weights.items() if tensor.is_floating_point())  # counters are none
+    if not needed <= weights.keys() or not all(LAYER.fullmatch(name.rpartition(".")[0]) for name in layers):
         name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
         raise OtherArchitectureError(
             f"{path} holds a network of another architecture ({name}), not ESRGAN; only `esrgan upscale`, "

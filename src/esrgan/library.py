@@ -78,6 +78,11 @@ def find_model(model: str | Path | None = None, *, scale: float = 4, device: str
     raise EsrganError(f"there is no model {str(model)!r}: neither a file nor one of the models at hand ({names})")
 
 
+def name_of_model(model: str | Path | None, path: Path) -> str:
+    """What to call ``model``, which was found at ``path``: of the Hub's, which are all called model, the whole name."""
+    return str(model) if str(model).startswith("hf:") else path.stem
+
+
 def partner(path: Path) -> Path:
     """The PSNR model beside a GAN model: ``lite_x4_psnr`` for ``lite_x4_gan``.
 

@@ -20,8 +20,9 @@ class LPIPS(nn.Module):
     Pictures must be at least 31 pixels high and wide.
 
     Args:
-        weights: A file with AlexNet's ``features.*`` and the linear layers ``lin0.weight`` to ``lin4.weight``; without
-            one, torchvision's AlexNet and the authors' linear layers are taken from torch's cache or fetched into it.
+        weights: A file with the linear layers, ``lin0.weight`` to ``lin4.weight`` or under the authors' names, and
+            AlexNet's ``features.*``. Without the latter torchvision's AlexNet is taken from torch's cache or fetched
+            into it; without a file the authors' linear layers are too.
 
     Raises:
         EsrganError: Weights that cannot be had or do not fit.
@@ -70,8 +71,8 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _lpips_weights(path: Path | str | None) -> dict[str, Tensor]:
-    if path:
-        return pretrained.read(path)
-    alexnet = pretrained.read(pretrained.fetch(pretrained.ALEXNET))
-    linear = pretrained.read(pretrained.fetch(pretrained.LPIPS_ALEX))
-    return alexnet | {name.replace(".model.1.", "."): tensor for name, tensor in linear.items()}
+    found = pretrained.read(path or pretrained.fetch(pretrained.LPIPS_ALEX))
+    weights = {name.replace(".model.1.", "."): tensor for name, tensor in found.items()}
+    if all(name.startswith("lin") for name in weights):  # the authors' file
+        weights |= pretrained.read(pretrained.fetch(pretrained.ALEXNET))
+    return weights

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, first_line
-from esrgan.files import replacing
+from esrgan.files import replacing, with_weights
 from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
 from esrgan.ncnn_files import is_param, precision, read_ncnn
@@ -208,17 +208,15 @@ def provenance_of(model: ModelFile, source: Path) -> dict[str, Any]:
     return model.header.provenance | {"converted_from": origin}
 
 
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(model: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits; of ncnn's two files that of .param and .bin, one after the other."""
+    digest = hashlib.sha256()
+    for file in sorted(with_weights(model), reverse=True):
+        if file == model or file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def fingerprint(model: Path) -> str:
-    """What tells one model file from another: a hash of its bytes, of ncnn's the weights' too."""
-    with model.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    weights = model.with_suffix(".bin")
-    if model.suffix == ".param" and weights.is_file():
-        digest.update(weights.read_bytes())
-    return digest.hexdigest()[:16]
+    """What tells one model file from another."""
+    return sha256(model)[:16]

@@ -20,27 +20,22 @@ class Weights:
     name: str
     url: str
     sha256: str
-    option: str
-    """The command-line option that names such a file instead."""
 
 
 VGG19 = Weights(
     "vgg19-dcbb9e9d.pth",
     "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
     "dcbb9e9d",
-    "--vgg",
 )
 ALEXNET = Weights(
     "alexnet-owt-7be5be79.pth",
     "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "7be5be79",
-    "--lpips",
 )
 LPIPS_ALEX = Weights(
     "lpips-alex-v0.1.pth",
     "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/alex.pth",
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    "--lpips",
 )
 
 
@@ -60,7 +55,7 @@ def fetch(weights: Weights) -> Path:
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=weights.sha256)
     except (OSError, RuntimeError) as error:
         raise EsrganError(
-            f"cannot fetch {weights.url} ({error}); give a file with {weights.option} FILE, or put it at {path}"
+            f"cannot fetch {weights.url} ({error}); download it elsewhere and put it at {path}"
         ) from error
     return path
 

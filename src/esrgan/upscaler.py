@@ -52,6 +52,7 @@ class Upscaler:
         compiled: Through ``torch.compile``.
 
     Attributes:
+        name: Of the model, as lite_x4_gan: its file's without the suffix, or hf:owner/name; None of a bare network.
         scale: How many times larger its pictures are.
         tile: Side of the largest square given to the network, in LR pixels.
         overlap: LR pixels read around every tile.
@@ -74,10 +75,13 @@ class Upscaler:
         engine: EngineName = "auto",
         compiled: bool = False,
     ) -> None:
+        self.name: str | None = None
         if not isinstance(model, Generator | OtherNetwork):
-            from esrgan.library import find_model  # noqa: PLC0415 - needed only to look a name up
+            from esrgan.library import find_model, name_of_model  # noqa: PLC0415 - needed only to look a name up
 
-            model = load_network(find_model(model, scale=4, device=str(torch_device(device))))
+            path = find_model(model, scale=4, device=str(torch_device(device)))
+            self.name = name_of_model(model, path)
+            model = load_network(path)
         self.scale = model.scale
         self.overlap = usual_overlap(model, tile) if overlap is None else overlap
         self._engine = pick_engine(engine, model, device=device, precision=precision, compiled=compiled)
