@@ -109,6 +109,13 @@ def test_a_png_states_its_resolution_or_the_shape_of_a_pixel_alone(upscaler, uni
     assert (found and round(found[0])) == dpi
 
 
+def test_what_gif_has_no_place_for_is_told():
+    data = saved(photo(), "PNG", icc_profile=rgb_profile(), exif=camera_exif())
+    assert "profile, EXIF not kept" in fit_format(open_picture(data), (192, 256), FORMATS["gif"])[1][-1]
+    plain = fit_format(open_picture(saved(photo(), "PNG")), (192, 256), FORMATS["gif"])[1]
+    assert plain == ("reduced to 256 colours",)
+
+
 def test_frames_that_become_pages_lose_their_time_and_it_is_told():
     data = saved(photo(), "GIF", save_all=True, append_images=[photo().rotate(180)], duration=80)
     _, notes = fit_format(open_picture(data), (192, 256), FORMATS["tiff"])
@@ -188,6 +195,17 @@ def test_a_gain_map_is_told_and_the_result_does_not_state_one(upscaler):
         assert b"dc:format" in xmp
         assert b"<dc:creator>me</dc:creator>" in xmp
         assert not any(word in xmp for word in (b"hdrgm:Version", b"Container:", b"GainMap"))
+
+
+def test_the_video_of_a_motion_photo_is_told_and_the_result_does_not_state_one(upscaler):
+    stated = b'Camera:MotionPhoto="1" Camera:MotionPhotoVersion="1" dc:format'
+    xmp = ULTRA_HDR.replace(b"hdrgm:", b"x:").replace(b"dc:format", b'xmlns:Camera="c" ' + stated)
+    picture = saved(photo(), "JPEG", xmp=xmp)
+    assert open_picture(picture).notes == ("video of the motion photo not kept",)
+    made = Image.open(io.BytesIO(upscale(picture, upscaler))).info["xmp"]
+    ElementTree.fromstring(made)
+    assert b"MotionPhoto" not in made
+    assert b"dc:format" in made
 
 
 @pytest.mark.parametrize(

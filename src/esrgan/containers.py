@@ -9,6 +9,8 @@ _MOST_TEXT = 16 << 20  # bytes
 _BESIDE = {
     b"hdrgm:Version": "HDR gain map not kept",
     b"urn:iso:std:iso:ts:21496:-1\0": "HDR gain map not kept",
+    b'Camera:MotionPhoto="1"': "video of the motion photo not kept",
+    b'Camera:MicroVideo="1"': "video of the motion photo not kept",
     b"http://ns.adobe.com/xmp/extension/\0": "XMP not kept beyond its first 64 kB",
 }  # what application segments of a JPEG hold
 BLOCK = 1 << 20

@@ -86,6 +86,9 @@ def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -
     return png, (f"written as PNG, because {form.name.upper()} {why}",)
 
 
+NOT_IN_GIF = {"profile": "icc-profile-data", "EXIF": "exif-data", "XMP": "xmp-data"}
+
+
 def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:
     if not form.writable:
         return "cannot be written on this machine"
@@ -112,6 +115,10 @@ def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
         lost.append(
             "reduced to 256 colours, transparency to all or none" if picture.alpha else "reduced to 256 colours"
         )
+    if form.name == "gif" and (
+        names := [name for name, field in NOT_IN_GIF.items() if picture.image.get_typeof(field)]
+    ):
+        lost.append(f"{', '.join(names)} not kept, as GIF has no place for it")
     return tuple(lost)
 
 
