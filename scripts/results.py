@@ -151,7 +151,8 @@ def _defects(rows: list[Measured]) -> str:
     lines = ["| model | set | " + " | ".join(names) + " |", "|" + " --- |" * (len(names) + 2)]
     for title, _, report in rows:
         for row in report["datasets"]:
-            means = [sum(image[name] for image in row["images"]) / len(row["images"]) for name in names]
+            known = [[image[name] for image in row["images"] if image[name] is not None] for name in names]
+            means = [sum(values) / max(1, len(values)) for values in known]  # too small for a measure: it has no part
             lines.append(f"| {title} | {row['name']} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     return "\n".join(lines)
 
