@@ -1,8 +1,6 @@
 """The verb ``upscale``."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +11,7 @@ from esrgan.commands_options import SPEED, Positive, Size, Upscaling
 
 if TYPE_CHECKING:  # these import torch
     from esrgan.engines import Network
-    from esrgan.folders import Job, Naming, Outcome, Plan
-    from esrgan.upscale_run import Runner
+    from esrgan.folders import Naming, Plan
 
 MODEL = Group("Model", sort_key=2)
 FILES = Group("Files", sort_key=3)
@@ -84,6 +81,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     from esrgan.picture_formats import find_format  # noqa: PLC0415
     from esrgan.ray_workers import Workers  # noqa: PLC0415
     from esrgan.record import Record  # noqa: PLC0415
+    from esrgan.upscale_report import carry_out  # noqa: PLC0415
     from esrgan.upscale_run import Runner  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
@@ -108,7 +106,7 @@ def upscale_command(  # noqa: PLR0913 - each is an option that somebody sets
     if verbose:
         count = len(todo.jobs)
         print(f"{count} picture{'s' * (count != 1)}; {(workers or upscaler).about}", file=sys.stderr)
-    return _run(runner, todo, report=json, verbose=verbose)
+    return carry_out(runner, todo, report=json, verbose=verbose)
 
 
 def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None, compare: bool, hints: bool) -> "Plan":
@@ -185,87 +183,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EsrganError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
-
-
-def _run(runner: "Runner", todo: "Plan", *, report: Path | None, verbose: bool) -> int:
-    outcomes = list(todo.failures)
-    for outcome in outcomes:
-        _say(outcome, verbose=verbose)
-    interrupted = _do(runner, todo, outcomes, verbose=verbose)
-    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("done", "skipped", "failed")}
-    if report:
-        _write_report(report, runner, counts, outcomes)
-    if len(outcomes) != 1 or interrupted:
-        print(", ".join(f"{count} {status}" for status, count in counts.items() if count) or "0 done", file=sys.stderr)
-    if interrupted:
-        print("esrgan: interrupted; nothing is half-way, and the same command again goes on", file=sys.stderr)
-        return 130
-    return 1 if counts["failed"] else 0
-
-
-def _do(runner: "Runner", todo: "Plan", outcomes: "list[Outcome]", *, verbose: bool) -> bool:
-    """Do it, each outcome told and added to ``outcomes`` as it comes; gives whether Ctrl-C came before the end."""
-    with _progress(len(todo.jobs)) as (on_rows, on_end):
-        try:
-            with closing(runner.run(todo.jobs, on_rows)) as coming:
-                for outcome in coming:
-                    on_end()
-                    outcomes.append(outcome)
-                    _say(outcome, verbose=verbose)
-            return False
-        except KeyboardInterrupt:
-            pass
-    known = set(map(id, outcomes))
-    for outcome in runner.ended:  # behind one that was not
-        if id(outcome) not in known:
-            outcomes.append(outcome)
-            _say(outcome, verbose=verbose)
-    return True
-
-
-def _say(outcome: "Outcome", *, verbose: bool) -> None:
-    from esrgan.picture_reader import name_of  # noqa: PLC0415 - libvips
-
-    if outcome.status == "failed":
-        print(f"esrgan: {outcome.message}", file=sys.stderr)
-        return
-    source = name_of(Path(outcome.input))
-    for note in outcome.notes:
-        print(f"{source}: {note}", file=sys.stderr)
-    if outcome.status == "skipped":
-        print(f"{source}: done before", file=sys.stderr)
-    elif outcome.size and outcome.output != "-":
-        seconds = f", {outcome.seconds:.2f} s" if verbose else ""
-        target = name_of(Path(outcome.output or ""))
-        print(f"{source} -> {target} ({outcome.size[0]} x {outcome.size[1]}{seconds})")
-
-
-@contextmanager
-def _progress(pictures: int) -> "Iterator[tuple[Callable[[Job, int, int], object], Callable[[], object]]]":
-    """A bar on a terminal, nothing elsewhere; told how far a picture is, and that one is done with."""
-    if not sys.stderr.isatty():
-        yield lambda job, done, total: None, lambda: None  # noqa: ARG005
-        return
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, soft_wrap=True)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-        every = bar.add_task("pictures", total=pictures)
-        one = bar.add_task("", total=1)
-
-        def on_rows(job: "Job", done: int, total: int) -> None:
-            bar.update(one, description=job.source.name[:40], completed=done, total=total)
-
-        yield on_rows, lambda: bar.advance(every)
-
-
-def _write_report(path: Path, runner: "Runner", counts: dict[str, int], outcomes: "list[Outcome]") -> None:
-    from json import dumps  # noqa: PLC0415
-
-    from esrgan.files import write_text  # noqa: PLC0415
-
-    pictures = [asdict(outcome) for outcome in outcomes]
-    settings = (runner.elsewhere or runner.upscaler).about
-    write_text(path, dumps(counts | {"settings": settings, "pictures": pictures}, indent=1) + "\n")
