@@ -8,19 +8,18 @@ from importlib.util import find_spec
 
 import torch
 
-from esrgan.generator import Generator
+from esrgan.generator import Generator, end
 
 GRAPHS = 64
-"""That torch may compile in all: two for each network and arithmetic."""
+"""That torch may compile in all: four for each network and arithmetic."""
 AT_ONCE = "force_non_lazy_backward_lowering"
 """Torch's option to compile a backward pass with its forward, where errors of compiling are still caught."""
 
 
 def compile_blocks(generator: Generator, *, dynamic: bool | None) -> None:
-    """Let torch compile the generator's residual blocks where they are, at their first use.
+    """Let torch compile the generator's residual blocks and what comes after them where they are, at their first use.
 
-    All are compiled as one, in a fraction of the time that the whole network takes, and what is around them is a small
-    part of the work. Names and weights stay.
+    All blocks are compiled as one, in a fraction of the time that the whole network takes. Names and weights stay.
 
     Args:
         generator: Changed in place.
@@ -30,6 +29,7 @@ def compile_blocks(generator: Generator, *, dynamic: bool | None) -> None:
     config.recompile_limit = max(GRAPHS, config.recompile_limit)  # of all networks together; beyond it runs eager
     for block in generator.body:
         block.compile(dynamic=dynamic)
+    generator.end = torch.compile(end, dynamic=dynamic)
 
 
 def can_compile(device: torch.device) -> bool:

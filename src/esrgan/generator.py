@@ -97,6 +97,20 @@ def mirrored(size: int, wanted: int, device: torch.device | None = None) -> Tens
     return torch.minimum(index, 2 * size - 2 - index).clamp(min=0)
 
 
+def end(generator: "Generator", x: Tensor) -> Tensor:
+    """From the body's features to the picture; no method, so that it can be compiled and the network still copied."""
+    classic = generator.config.variant == "classic"
+    for i, factor in enumerate(generator.config.factors, 1):
+        layer = generator.get_submodule(f"conv_up{i}")
+        if classic:
+            x = conv_enlarged(layer, x, factor)
+        else:
+            x = generator.get_submodule(f"prelu_up{i}")(F.pixel_shuffle(layer(x), factor))
+    if classic:
+        return cast(Tensor, generator.conv_last(conv_activated(generator.conv_hr, x)))
+    return (torch.tanh(generator.conv_last(x)) + 1) / 2
+
+
 class Generator(nn.Module):
     """An RRDB network; RGB in [0, 1], (N, 3, H, W) -> (N, 3, scale * H, scale * W).
 
@@ -127,6 +141,7 @@ class Generator(nn.Module):
         if classic:
             self.conv_hr = conv(channels, channels)
         self.conv_last = conv(channels, 3, ends)
+        self.end = end  # or its compiled form
         initialise(self, start)
 
     @property
@@ -143,18 +158,8 @@ class Generator(nn.Module):
 
     def enlarge(self, lr: Tensor) -> Tensor:
         """All that comes after pixel-unshuffle."""
-        classic = self.config.variant == "classic"
-        x = self.conv_first(lr if classic else 2 * lr - 1)
-        x = x + self.conv_body(self.body(x))
-        for i, factor in enumerate(self.config.factors, 1):
-            layer = self.get_submodule(f"conv_up{i}")
-            if classic:
-                x = conv_enlarged(layer, x, factor)
-            else:
-                x = self.get_submodule(f"prelu_up{i}")(F.pixel_shuffle(layer(x), factor))
-        if classic:
-            return cast(Tensor, self.conv_last(conv_activated(self.conv_hr, x)))
-        return (torch.tanh(self.conv_last(x)) + 1) / 2
+        x = self.conv_first(lr if self.config.variant == "classic" else 2 * lr - 1)
+        return self.end(self, x + self.conv_body(self.body(x)))
 
 
 @torch.no_grad()
