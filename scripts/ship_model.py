@@ -61,7 +61,7 @@ def ship(  # noqa: PLR0913 - each is an option
     measure = LPIPS(lpips)
     about = read_header(model).provenance
     generator = _rounded(load_model(model))
-    out = folder / f"{name}.safetensors"
+    out = folder.resolve() / f"{name}.safetensors"
     about |= {"name": name, "licence": "MIT", "commit": _commit(), "data": about["data"] | _licences(manifest)}
     pictures = find_images(images)
     about["centred"] = {"pictures": min(CENTRED_ON, len(pictures)), "levels": _centre(generator, pictures)}

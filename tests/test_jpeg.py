@@ -46,13 +46,11 @@ def test_a_picture_is_what_its_jpeg_file_gives_back():
     assert errors[0] > errors[1] > errors[2] > 0
 
 
-@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 21), (17, 16), (30, 50)])
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 21), (17, 16), (18, 34), (30, 50)])
 def test_a_square_is_that_of_the_whole_picture_compressed(top, left):
     picture = noise(48, 64)
     square = compressed_square(picture, top, left, 14, 50)
-    difference = square.astype(int) - compressed(picture, 50)[top : top + 14, left : left + 14]
-    assert np.abs(difference).max() <= 25  # decoders interpolate colours across cells; of another grid: above 100
-    assert np.abs(difference).mean() < 1
+    assert np.array_equal(square, compressed(picture, 50)[top : top + 14, left : left + 14])
 
 
 def test_of_patches_lr_alone_comes_from_jpeg_and_depends_on_seed_and_step(store):

@@ -112,6 +112,14 @@ def test_spectrum_is_nothing_between_equals_and_sees_lost_detail_and_hatching():
     assert spectrum(hatched, blurred) > 0.1
 
 
+def test_spectrum_treats_rows_and_columns_alike():
+    torch.manual_seed(0)
+    sr, hr = torch.rand(2, 1, 3, 32, 32)
+    torch.testing.assert_close(spectrum(sr.mT, hr.mT), spectrum(sr, hr))
+    stripes = 0.5 + 0.1 * torch.sin(torch.arange(32) * torch.pi / 4).expand(1, 3, 32, 32)
+    torch.testing.assert_close(spectrum(stripes.mT, 0 * hr), spectrum(stripes, 0 * hr))
+
+
 def test_spectrum_does_not_mind_where_detail_lies():
     torch.manual_seed(0)
     hr = torch.rand(1, 3, 128, 128)

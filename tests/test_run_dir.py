@@ -144,6 +144,11 @@ def test_half_a_run_folder_is_named(config):
     with pytest.raises(EsrganError, match=r"there is no state.pt"):
         pretrain(config)
     assert states(config.run_dir) == before
+    for path in config.run_dir.glob("log.*"):
+        path.unlink()
+    with pytest.raises(EsrganError, match=r"there is no state.pt"):  # a model alone is worth as much
+        pretrain(config)
+    assert (config.run_dir / "latest.safetensors").read_bytes() == before["latest.safetensors"]
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(config, capsys):

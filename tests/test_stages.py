@@ -64,6 +64,9 @@ def test_stage_2_without_lpips_weights_chooses_by_psnr_and_says_so(tmp_path, cap
         "pixel", "colour", "grid", "perceptual", "gan", "discriminator"
     }  # fmt: skip
     assert "balance" in next(row for row in rows(config) if "losses" in row)["verdict"]
+    train(replace(config, steps=2 * config.steps, lpips=tiny.lpips(tmp_path / "lpips.safetensors")))
+    assert [row["bicubic"]["lpips"] is None for row in rows(config) if "bicubic" in row] == [True, False]
+    assert "of bicubic's" in [row for row in rows(config) if "validation" in row][-1]["verdict"]
 
 
 def test_the_best_gan_model_is_that_of_the_lowest_lpips_above_the_floor():

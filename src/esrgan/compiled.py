@@ -1,4 +1,4 @@
-"""``torch.compile`` for RRDB networks: of a residual block, once, for all of them."""
+"""``torch.compile`` for RRDB networks: of a residual block, once, for all of them, and of what comes after them."""
 
 import os
 import shutil

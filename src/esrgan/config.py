@@ -142,7 +142,7 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """The critic of GAN training."""
+    """The discriminator of GAN training."""
 
     channels: int = 64
     """Feature maps of its first layer; they double three times."""
@@ -239,7 +239,10 @@ class PretrainConfig(RunConfig):
     start: Start = "identity"
     """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
     init: Path | None = None
-    """Model to begin from, by file or name: no wider than this one, of any depth and scale. none = from scratch."""
+    """Model to begin from, by file or name: no wider than this one, of any depth and scale. none = from scratch.
+
+    Of the other variant only the trunk is taken.
+    """
     optim: PretrainOptim = PretrainOptim()
     """How weights move."""
 
@@ -265,7 +268,7 @@ class TrainConfig(RunConfig):
     weights: LossWeights = LossWeights()
     """The generator's loss."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """The critic."""
+    """Its opponent."""
     optim: TrainOptim = TrainOptim()
     """How the weights of both networks move."""
     psnr_floor: float = 0.0

@@ -183,7 +183,8 @@ def initialise(generator: Generator, start: Start = "identity") -> None:
     ``paper``: Kaiming (fan-in) times 0.1 and no bias, on the dense blocks' convolutions of the classic network and on
     every convolution of the sub-pixel one. ``identity`` is the same, but a classic network then begins as a linear
     enlargement instead of noise: RGB rides the long skip in channels 0 to 2 and the body learns the detail, which saves
-    about two thirds of a short training. The sub-pixel network has no such start and takes the paper's.
+    about two thirds of a short training. Every block is calmed too (see ``calm``), and ``conv_body`` makes up for it.
+    The sub-pixel network has no such start and takes the paper's.
     """
     if generator.conv_first.weight.is_meta:  # a model file fills it; and normal_ there imports seconds of torch._dynamo
         return

@@ -39,10 +39,11 @@ def compressed(image: Bytes, quality: int) -> Bytes:
 def compressed_square(image: Bytes, top: int, left: int, side: int, quality: int) -> Bytes:
     """A square of ``compressed(image, quality)``, by compressing the cells of the picture that it lies in.
 
-    So the 8-pixel blocks stand where they stand in the whole picture, and patches see them at every offset.
+    So the 8-pixel blocks stand where they stand in the whole picture, and patches see them at every offset. Decoders
+    interpolate colours across cells, so those that the pixels around the square lie in are compressed too.
     """
-    y, x = top // CELL * CELL, left // CELL * CELL
-    bottom, right = (-(-(start + side) // CELL) * CELL for start in (top, left))
+    y, x = (max(0, start - 1) // CELL * CELL for start in (top, left))
+    bottom, right = (-(-(start + side + 1) // CELL) * CELL for start in (top, left))
     region = compressed(np.ascontiguousarray(image[y:bottom, x:right]), quality)
     return region[top - y : top - y + side, left - x : left - x + side]
 

@@ -1,4 +1,4 @@
-"""The terms that training minimises, as pure functions."""
+"""The terms that training minimises, as pure functions; pictures are RGB in [0, 1]."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -120,12 +120,16 @@ def _log_power(image: Tensor) -> Tensor:
 
 @cache
 def _spectral(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights of luma, the Hann window, which of the frequencies count; kept, as a device would wait for them."""
+    """The weights of luma, the Hann window, which of the frequencies count; kept, as a device would wait for them.
+
+    Of two that stand for one, as a real picture's spectrum is symmetric, one counts; elsewhere ``rfft2`` has one only.
+    """
     hann = torch.hann_window(WINDOW)
     rows, columns = torch.fft.fftfreq(WINDOW, 1 / WINDOW), torch.fft.rfftfreq(WINDOW, 1 / WINDOW)
     fine = (rows[:, None].square() + columns.square()).sqrt() >= COARSE
+    twins = ((columns == 0) | (columns == WINDOW // 2)) & (rows < 0)[:, None] & (rows > -WINDOW // 2)[:, None]
     luma = torch.tensor((0.299, 0.587, 0.114)).view(3, 1, 1)
-    return luma.to(device), torch.outer(hann, hann).to(device), fine.flatten().nonzero()[:, 0].to(device)
+    return luma.to(device), torch.outer(hann, hann).to(device), (fine & ~twins).flatten().nonzero()[:, 0].to(device)
 
 
 def shifted(sr: Tensor, hr: Tensor, *, period: int) -> tuple[Tensor, Tensor]:

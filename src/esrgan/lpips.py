@@ -15,9 +15,9 @@ TAPS = (1, 4, 7, 9, 11)  # AlexNet's five activations
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al., arXiv 1801.03924): (N,), 0 = alike.
+    """Learned perceptual distance, AlexNet, version 0.1 (Zhang et al., arXiv 1801.03924): 0 = alike.
 
-    Pictures must be at least 31 pixels high and wide.
+    RGB in [0, 1], (N, 3, H, W) twice -> (N,). Pictures must be at least 31 pixels high and wide.
 
     Args:
         weights: A file with the linear layers, ``lin0.weight`` to ``lin4.weight`` or under the authors' names, and

@@ -1,10 +1,11 @@
 """What each stage minimises: a stage is its mathematics.
 
-An objective takes (lr, hr) and yields turns: a player and the terms of its loss. The loop runs backward between turns.
+An objective takes LR and HR patches, RGB in [0, 1], (N, 3, h, w) and (N, 3, scale * h, scale * w), and yields for one
+player after the other the weighted terms that sum to its loss. The loop runs backward on each before it asks for the
+next; what must not learn by it is detached or frozen here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,22 +17,15 @@ from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted
 from esrgan.players import Player
 from esrgan.vgg import VGGFeatures
 
-
-class Turn(NamedTuple):
-    """Whose weights learn, and the weighted terms that sum to the loss."""
-
-    player: Player
-    losses: dict[str, Tensor]
-
-
-Objective = Callable[[Tensor, Tensor], Iterator[Turn]]
+Terms = dict[str, Tensor]
+Objective = Callable[[Tensor, Tensor], Iterator[Terms]]
 
 
 def psnr_objective(generator: Player) -> Objective:
     """Stage 1: L1 between pixels."""
 
-    def turns(lr: Tensor, hr: Tensor) -> Iterator[Turn]:
-        yield Turn(generator, {"pixel": pixel(generator(lr), hr)})
+    def turns(lr: Tensor, hr: Tensor) -> Iterator[Terms]:
+        yield {"pixel": pixel(generator(lr), hr)}
 
     return turns
 
@@ -43,7 +37,7 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
     detached, the discriminator's with their graph. Means are over the pictures of all processes.
     """
 
-    def turns(lr: Tensor, hr: Tensor) -> Iterator[Turn]:
+    def turns(lr: Tensor, hr: Tensor) -> Iterator[Terms]:
         sr = generator(lr)
         period = hr.shape[-1] // lr.shape[-1]
         terms = {"pixel": weights.pixel * pixel(sr, hr)}
@@ -61,9 +55,9 @@ def gan_objective(generator: Player, discriminator: Player, features: VGGFeature
             with torch.no_grad():
                 wanted = features(hr)
             content = perceptual(features(sr), wanted, _layer_weights(wanted, weights))
-        yield Turn(generator, terms | {"perceptual": weights.perceptual * content, "gan": weights.gan * gan})
+        yield terms | {"perceptual": weights.perceptual * content, "gan": weights.gan * gan}
         fake = everyone(discriminator(sr.detach()))
-        yield Turn(discriminator, {"discriminator": relativistic(winner=real, loser=fake)})
+        yield {"discriminator": relativistic(winner=real, loser=fake)}
 
     return turns
 

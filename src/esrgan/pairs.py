@@ -9,6 +9,7 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.images import find_images, read_rgb
+from esrgan.metrics import SSIM_WINDOW
 from esrgan.picture_reader import open_picture
 from esrgan.resize import make_lr, quantise
 
@@ -82,8 +83,9 @@ def read_pair(files: PairFiles, scale: int) -> Pair:
     """
     hr = read_rgb(files.hr)
     rows, columns = hr.shape[-2] // scale, hr.shape[-1] // scale
-    if scale * min(rows, columns) < SMALLEST:
-        raise EsrganError(f"{files.hr} is smaller than the {SMALLEST} pixels that can be measured")
+    smallest = max(SMALLEST, 2 * scale + SSIM_WINDOW)  # of which scores leave out a border of ``scale``
+    if scale * min(rows, columns) < smallest:
+        raise EsrganError(f"{files.hr} is smaller than the {smallest} pixels that can be measured")
     hr = hr[:, : scale * rows, : scale * columns]
     lr = read_rgb(files.lr) if files.lr else make_lr(quantise(hr), scale)
     if lr.shape != (3, rows, columns):

@@ -186,7 +186,7 @@ class RunDir:
                 broken.replace(broken.with_suffix(".damaged"))  # or the next state would push it over the good one
                 print(self.note(state["progress"]["step"], f"{damaged[0]} is damaged; going on from the one before it"))
             return state
-        if damaged or "state-best.pt" in names or self._log.has_losses():
+        if damaged or "state-best.pt" in names or self._goes_on:
             what = f"{' and '.join(damaged)} damaged" if damaged else f"there is no {names[0]}"
             raise EsrganError(
                 f"{self.path} cannot be resumed: {what}. Put a good copy there, try --resume "

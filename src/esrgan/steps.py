@@ -58,9 +58,9 @@ def _work(
     """All that a step does on the device: the losses, whose ``names`` are left in that list, and if all was finite."""
     sums: dict[str, Tensor] = {}
     for part in zip(lr.chunk(accumulate), hr.chunk(accumulate), strict=True):
-        for turn in objective(*part):
-            torch.stack(list(turn.losses.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
-            for name, loss in turn.losses.items():
+        for terms in objective(*part):
+            torch.stack(list(terms.values())).sum().div(accumulate).backward()  # type: ignore[no-untyped-call]
+            for name, loss in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(loss)) + loss.detach() / accumulate
     names[:] = sums
     losses = distributed.average_(torch.stack(list(sums.values())))

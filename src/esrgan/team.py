@@ -56,9 +56,9 @@ def build_team(config: Config) -> Team:
             f"batch norm of the discriminator needs more than one patch of {seen} pixels; use --batch 2 or more, or a"
             f" --patch above {config.patch - seen + ONE_PIXEL}"
         )
-    critic = distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device))
+    network = distributed.synchronised(Discriminator(shape.channels, shape.batch_norm).to(device))
     optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
-    discriminator = player(critic, config=optim)
+    discriminator = player(network, config=optim)
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=layout(device))
     objective = gan_objective(generator, discriminator, features, config.weights)
     return Team({"generator": generator, "discriminator": discriminator}, average, objective)

@@ -86,8 +86,8 @@ def _place(own: list[tuple[int, float]], label: str, theirs: list[tuple[int, flo
 
 
 def bicubic(rows: Sequence[Row]) -> dict[str, float]:
-    """Bicubic's scores on the run's validation pictures, from its log; empty if they are not in it."""
-    return next((row["bicubic"] for row in rows if "bicubic" in row), {})
+    """Bicubic's scores on the run's validation pictures, newest first, from its log; empty if they are not in it."""
+    return next((row["bicubic"] for row in reversed(rows) if "bicubic" in row), {})
 
 
 def gains(rows: Sequence[Row], name: str = "psnr_y") -> list[tuple[int, float]]:

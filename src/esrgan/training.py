@@ -22,7 +22,7 @@ from esrgan.track import balance, bicubic, verdict
 from esrgan.training_setup import Setup
 
 CHECK_EVERY = 10  # steps; asking the device more often would make it wait
-STREAK = 5  # steps in a row that are not finite, after which the run goes back to its last good state
+STREAK = 5  # steps in a row that are not finite, up to the one looked at: the run goes back to its last good state
 RETURNS = 3  # how often it does that before it gives up
 
 
@@ -185,7 +185,7 @@ class _Session:
         Left to be done later if a stop comes in between.
         """
         run, progress, setup = self.run, self.progress, self.setup
-        if setup.bicubic and not bicubic(run.rows()):
+        if setup.bicubic and bicubic(run.rows()).get(setup.score) is None:
             self.say({"step": progress.step, "bicubic": setup.bicubic()})
         found = setup.validate(progress.step, lambda: bool(self.stop)) if setup.validate else None
         if distributed.anyone(found is not None and not math.isfinite(found.value)):
