@@ -5,6 +5,7 @@ import tomllib
 import pytest
 import tiny
 
+from esrgan.__main__ import main as started
 from esrgan.cli import MODELS_VERBS, VERBS, main
 
 
@@ -145,6 +146,18 @@ def test_a_toml_key_that_does_not_exist_is_named(capsys, tmp_path, monkeypatch):
 def test_torchrun_can_start_the_module():
     done = subprocess.run([sys.executable, "-m", "esrgan", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.1.0"
+
+
+def test_an_interrupt_while_the_program_is_imported_is_said_too(capsys, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "esrgan.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "esrgan.cli")
+    monkeypatch.setattr("sys.meta_path", [Interrupted(), *sys.meta_path])
+    assert started() == 130
+    assert capsys.readouterr().err == "esrgan: interrupted\n"
 
 
 def test_an_interrupt_is_said_and_exits_with_130(capsys, monkeypatch):

@@ -220,6 +220,65 @@ def test_what_a_jpeg_holds_beside_its_picture_is_told(number, content, note):
     assert open_picture(saved(photo(), "JPEG", exif=camera_exif(), icc_profile=rgb_profile())).notes == ()
 
 
+def test_further_pictures_of_a_jpeg_file_are_told():
+    data = saved(photo(), "MPO", save_all=True, append_images=[photo()])
+    assert open_picture(data).notes == ("only the first of several pictures in the file",)
+
+
+@pytest.mark.parametrize(("colours", "told"), [(bytes((0, 9, 0, 16)), True), (bytes((0, 1, 0, 13)), False)])
+def test_colours_that_an_avif_states_by_number_are_told_where_they_are_unusual(colours, told):
+    data = saved(photo(), "AVIF")
+    place = data.index(b"colrnclx") + 8
+    notes = open_picture(data[:place] + colours + data[place + 4 :]).notes
+    assert ["(nclx)" in note for note in notes] == told * [True]
+
+
+def test_a_jpeg_with_the_wrong_end_of_spectrum_in_its_scan_is_whole(upscaler):
+    data = saved(photo(), "JPEG")
+    place = data.index(b"\xff\xda") + 2
+    end = place + int.from_bytes(data[place : place + 2], "big") - 2
+    wanted = enlarged(upscaler, data)
+    assert np.array_equal(enlarged(upscaler, data[:end] + b"\0" + data[end + 1 :]), wanted)
+    with pytest.raises(EsrganError, match="damaged"):
+        enlarged(upscaler, data[:end] + b"\0" + data[end + 1 : -200])
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGBX", 0), ("RGBA", 2), ("CMYK", None)])
+def test_a_channel_of_a_tiff_is_opacity_only_where_that_is_stated(upscaler, mode, kind):
+    mask = Image.new("L", photo().size)
+    data = saved(photo().convert("CMYK") if mode == "CMYK" else Image.merge(mode, (*photo().split(), mask)), "TIFF")
+    assert kind is None or struct.pack("<HHIHH", 338, 3, 1, kind, 0) in data
+    out = enlarged(upscaler, data)
+    assert out.mode == ("RGBA" if mode == "RGBA" else "RGB")
+    told = ("channel beyond the colours not kept, as it is not opacity",)
+    assert open_picture(data).notes == (told if mode == "RGBX" else ())
+    if mode == "RGBX":
+        assert np.array_equal(out, enlarged(upscaler, saved(photo(), "TIFF")))
+
+
+def test_what_only_a_tiff_can_hold_is_told():
+    data = saved(photo(), "TIFF", tiffinfo={33550: (10.0, 10.0, 0.0), 37724: b"8BIM"})
+    assert open_picture(data).notes == ("place on the map (GeoTIFF) not kept", "Photoshop's layers not kept")
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+@pytest.mark.parametrize(("unit", "number", "dpi"), [(2, 300, 300), (3, 100, 254), (2, None, 72)])
+def test_the_resolution_that_only_the_exif_states_stays(upscaler, kind, unit, number, dpi):
+    exif = Image.Exif()
+    exif[0x010F] = "CamCo"
+    if number:
+        exif[0x011A], exif[0x011B], exif[0x0128] = float(number), float(number), unit
+    tags = enlarged(upscaler, saved(photo(), kind, exif=exif)).getexif()
+    assert float(tags[0x011A]) * {2: 1, 3: 2.54}[tags[0x0128]] == pytest.approx(dpi, rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "orientation"), [("TIFF", 6), ("JPEG", 8), ("JPEG", 3)])
+def test_the_two_resolutions_are_turned_with_the_picture(upscaler, kind, orientation):
+    data = saved(photo(), kind, exif=camera_exif(orientation), dpi=(204, 98))
+    tags = enlarged(upscaler, data).getexif()
+    assert [round(tags[0x011A]), round(tags[0x011B])] == ([204, 98] if orientation == 3 else [98, 204])
+
+
 @pytest.mark.parametrize(("length", "kept"), [(60_000, True), (60_001, False)])
 def test_xmp_too_long_for_jpeg_is_told(upscaler, length, kept):
     xmp = b"<x:xmpmeta>".ljust(length, b"x")

@@ -157,6 +157,33 @@ def test_a_report_never_replaces_a_result(run, tmp_path):
     assert names(tmp_path) == ["a.png"]
 
 
+def test_a_report_replaces_an_earlier_one_and_nothing_else(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    report = tmp_path / "r.json"
+    for before in ('{"name": "mine"}', "[1]", "{"):
+        report.write_text(before)
+        code, _, errors = run(tmp_path / "a.png", "--out", tmp_path / "out", "--json", report)
+        assert (code, report.read_text()) == (2, before)
+        assert "not a report of this command" in errors[0]
+    assert not (tmp_path / "out").exists()
+    report.write_text("")
+    for skipped in (0, 1):
+        assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--json", report)[0] == 0
+        assert json.loads(report.read_text())["skipped"] == skipped
+
+
+def test_a_reader_of_the_names_who_goes_away_does_not_end_the_work(model_file, tmp_path):
+    for i in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        photo(16, 16).save(tmp_path / "in" / f"{i}.png")
+    args = command(model_file, tmp_path / "in", "--out", tmp_path / "out")
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert b"3 done" in process.stderr.read()
+    assert process.returncode == 0
+    assert len(names(tmp_path / "out")) == 3
+
+
 def test_options_may_stand_between_pictures(run, tmp_path):
     for name in ("a", "b"):
         photo(8, 8).save(tmp_path / f"{name}.png")

@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("esrgan: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of a picture on standard output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     except OSError as error:
         print(f"esrgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -93,8 +93,33 @@ def _settle_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - as long as the program
+        elif type(stream) is io.TextIOWrapper:
+            code, lines = stream.encoding, stream.line_buffering
+            setattr(sys, name, _Unread(stream.detach(), code, "backslashreplace", line_buffering=lines))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Unread(io.TextIOWrapper):
+    """Text for a pipe, whose reader may go away, as `head` does: from then on it goes nowhere."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._to_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._to_nowhere()
+
+    def _to_nowhere(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
 
 
 def _refuse_empty(argv: Sequence[str]) -> None:

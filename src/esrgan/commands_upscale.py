@@ -135,12 +135,15 @@ def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
 
 
 def _refuse_report(path: Path | None, todo: "Plan") -> None:
-    """Refuse a report in the place of a result, or of the record of them."""
+    """Refuse a report in the place of a result, of the record of them, or of any file but an earlier report."""
     from esrgan.errors import UsageError  # noqa: PLC0415 - torch
     from esrgan.record import RECORD  # noqa: PLC0415
+    from esrgan.upscale_report import is_report  # noqa: PLC0415
 
     if path and (path.name == RECORD or path.resolve() in {job.target.resolve() for job in todo.jobs}):
         raise UsageError(f"{path} is to be a result; give --json a name of its own")
+    if path and path.exists() and not is_report(path):
+        raise UsageError(f"{path} is there and not a report of this command; give --json another name")
 
 
 def _refuse_shared_comparisons(todo: "Plan") -> None:

@@ -6,6 +6,8 @@ from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
 _MOST_TEXT = 16 << 20  # bytes
+_MOST_BOXES = 1 << 16  # bytes of an AVIF, in which what it says of its colours stands
+_LIKE_SRGB = (1, 2, 5, 6), (1, 2, 6, 13)  # primaries and transfers of H.273: BT.709, unsaid, BT.601, sRGB
 _BESIDE = {
     b"hdrgm:Version": "HDR gain map not kept",
     b"urn:iso:std:iso:ts:21496:-1\0": "HDR gain map not kept",
@@ -51,11 +53,47 @@ def sniff(head: bytes) -> str | None:
 def jpeg_notes(file: BinaryIO) -> tuple[str, ...]:
     """What a JPEG says before its pixels that it has and a result will not, in words."""
     notes: dict[str, None] = {}
+    several = False  # by the multi-picture format, which gain maps use too
     file.seek(2)
     while len(header := file.read(4)) == 4 and header[0] == 0xFF and header[1] != 0xDA:
         body = file.read(max(0, int.from_bytes(header[2:], "big") - 2))
         if header[1] in (0xE1, 0xE2):
             notes |= dict.fromkeys(note for mark, note in _BESIDE.items() if mark in body)
+            several = several or (header[1] == 0xE2 and body.startswith(b"MPF\0"))
+    return tuple(notes) or (("only the first of several pictures in the file",) if several else ())
+
+
+def scan_mended(file: BinaryIO) -> bytes | None:
+    """A baseline JPEG with the numbers in its scan's header that the standard asks for, where it has others.
+
+    Nobody needs them, but libjpeg warns, as of damage. Cameras of many phones write 0 where 63 belongs.
+    """
+    file.seek(2)
+    baseline = False
+    while len(header := file.read(4)) == 4 and header[0] == 0xFF:
+        length = int.from_bytes(header[2:], "big") - 2
+        if header[1] == 0xDA:
+            place = file.tell() + length - 3
+            file.seek(place)
+            if not baseline or length < 6 or file.read(3) == b"\0\x3f\0":
+                return None
+            file.seek(0)
+            data = file.read()
+            return data[:place] + b"\0\x3f\0" + data[place + 3 :]
+        baseline = baseline or header[1] in (0xC0, 0xC1)
+        file.seek(max(0, length), os.SEEK_CUR)
+    return None
+
+
+def avif_notes(file: BinaryIO) -> tuple[str, ...]:
+    """What an AVIF or HEIC says that a result will not, in words."""
+    file.seek(0)
+    head = file.read(_MOST_BOXES)
+    notes = ["only the first frame, as libvips does not read animated AVIF"] if head[8:12] == b"avis" else []
+    start = head.find(b"colrnclx") + 8
+    primaries, transfer = (int.from_bytes(head[start + i : start + i + 2], "big") for i in (0, 2))
+    if start > 8 and b"colrprof" not in head and (primaries not in _LIKE_SRGB[0] or transfer not in _LIKE_SRGB[1]):
+        notes.append("the values are kept, but not the statement (nclx) of what colours they are")
     return tuple(notes)
 
 

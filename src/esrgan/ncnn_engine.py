@@ -1,5 +1,6 @@
 """A network run by ncnn: its Winograd kernels on the CPU, and Vulkan on any GPU."""
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -35,7 +36,7 @@ class Ncnn:
         self._ncnn = import_ncnn()
         where = "cpu"
         if vulkan:
-            if not self._ncnn.get_gpu_count():
+            if not _loads_vulkan() or not self._ncnn.get_gpu_count():
                 raise EsrganError("ncnn finds no GPU with a Vulkan driver here; install the driver, or --device cpu")
             where = f"vulkan ({self._ncnn.get_gpu_info(self._ncnn.get_default_gpu_index()).device_name()})"
         self.about = f"by ncnn on {where}"
@@ -82,6 +83,14 @@ class Ncnn:
             if net.load_param(str(param)) or net.load_model(str(binary)):
                 raise EsrganError("ncnn cannot load this network; use --engine torch")
         return net
+
+
+def _loads_vulkan() -> bool:
+    """Whether Vulkan's loader is there; on Linux, where ncnn prints ten lines if it is not."""
+    try:
+        return sys.platform != "linux" or bool(ctypes.CDLL("libvulkan.so.1"))
+    except OSError:
+        return False
 
 
 def _plain_folder() -> str | None:

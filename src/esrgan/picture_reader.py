@@ -14,13 +14,22 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.containers import chunks_before_pixels, is_lossless_webp, is_whole_gif, jpeg_notes, png_texts, sniff
+from esrgan.containers import (
+    avif_notes,
+    chunks_before_pixels,
+    is_lossless_webp,
+    is_whole_gif,
+    jpeg_notes,
+    png_texts,
+    scan_mended,
+    sniff,
+)
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import png_notes, shown, unlab
-from esrgan.picture_resolution import stated_in_png
+from esrgan.picture_resolution import stated_in_exif, stated_in_png, turned_too
 from esrgan.picture_vips import pyvips
-from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field
+from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field, masks, tiff_notes
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -157,13 +166,16 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
                 f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit_pixels}, as in a"
                 " decompression bomb; raise --limit-pixels if the picture is meant to be so large"
             )
-        turned = frames == 1 and image.get_typeof("orientation") and image.get("orientation") != 1
-        if turned or image.format in ("float", "double"):  # whose range is looked at first
+        side = int(image.get("orientation")) if frames == 1 and image.get_typeof("orientation") else 1
+        if side != 1 or image.format in ("float", "double"):  # whose range is looked at first
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
-        image = shown(unlab(image) if facts.patched else image, frames, name)
+        image = image[: image.bands - facts.masks] if facts.masks else image
+        image = turned_too(shown(unlab(image) if facts.lab else image, frames, name), side)
         if kind == "png":
             image = stated_in_png(image, facts.density)
+        elif kind in ("webp", "avif", "heic"):
+            image = stated_in_exif(image)
         if facts.exif:
             image.set_type(pyvips.GValue.blob_type, "exif-data", facts.exif)
         return Picture(
@@ -206,7 +218,11 @@ class _Facts:
     """Of a PNG, its pHYs chunk's content."""
     exif: bytes | None = None
     patched: bytes | None = None
-    """Instead of the file: its content, with Lab declared RGB."""
+    """Instead of the file: its content, as libvips can read it."""
+    lab: bool = False
+    """Whether that declares Lab RGB."""
+    masks: int = 0
+    """Bands after the colours, of a TIFF, that are not opacity."""
 
 
 def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
@@ -216,10 +232,10 @@ def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
         if kind == "png":
             chunks = chunks_before_pixels(file)
             return _Facts(notes=png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
-        if kind == "avif" and file.read(12)[8:] == b"avis":
-            return _Facts(notes=("only the first frame, as libvips does not read animated AVIF",))
+        if kind in ("avif", "heic"):
+            return _Facts(notes=avif_notes(file))
         if kind == "jpeg":
-            return _Facts(notes=jpeg_notes(file))
+            return _Facts(notes=jpeg_notes(file), patched=scan_mended(file))
         if kind == "webp":
             return _Facts(lossless=is_lossless_webp(file))
         return _peek_tiff(file, name) if kind == "tiff" else _Facts()
@@ -233,7 +249,7 @@ def _peek_tiff(file: BinaryIO, name: str) -> _Facts:
     patched = file.read() if lab else None
     if lab and patched:
         patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
-    return _Facts(exif=as_exif(file), patched=patched)
+    return _Facts(exif=as_exif(file), patched=patched, lab=bool(lab), masks=masks(file), notes=tiff_notes(file))
 
 
 def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:
@@ -251,7 +267,7 @@ def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvip
     except pyvips.Error:
         if kind != "tiff":
             raise
-        return image, (f"only the first of {pages} pages, as they differ in size or kind",)
+        return image, (f"only the first of {pages} pages, as they differ in size, kind or orientation",)
 
 
 def _load(source: Path | bytes, kind: str, options: dict[str, Any]) -> pyvips.Image:

@@ -5,6 +5,7 @@ libvips writes a resolution into every PNG and TIFF, 25.4 or 72 dpi where it kno
 
 import struct
 import zlib
+from fractions import Fraction
 from typing import BinaryIO
 
 from esrgan.containers import insert
@@ -29,6 +30,31 @@ def stated_in_png(image: pyvips.Image, phys: bytes) -> pyvips.Image:
     image = image.copy()
     image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "cm")
     return image
+
+
+def stated_in_exif(image: pyvips.Image) -> pyvips.Image:
+    """``image`` with the resolution that its EXIF states, of formats that state it nowhere else."""
+    if not image.get_typeof("exif-data"):
+        return image
+    across, down = (_number(image, f"exif-ifd0-{side}Resolution") for side in "XY")
+    unit = 10.0 if _number(image, "exif-ifd0-ResolutionUnit") == 3 else 25.4  # millimetres; 3 is the centimetre
+    if across in (0.0, unit):  # libvips has put it there
+        return image.copy(xres=ASSUMED[2], yres=ASSUMED[2])
+    return image.copy(xres=across / unit, yres=(down or across) / unit)
+
+
+def _number(image: pyvips.Image, field: str) -> float:
+    """A number of the EXIF, as libvips writes it: ``300/1 (300, Rational, ...)``; 0 where there is none."""
+    words = str(image.get(field)).split() if image.get_typeof(field) else []
+    try:
+        return float(Fraction(words[0])) if words else 0.0
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+
+
+def turned_too(image: pyvips.Image, orientation: int) -> pyvips.Image:
+    """``image``, brought upright from ``orientation``, with the resolutions across and down that it has then."""
+    return image.copy(xres=image.yres, yres=image.xres) if 5 <= orientation <= 8 else image
 
 
 def unsay_in_png(file: BinaryIO) -> None:

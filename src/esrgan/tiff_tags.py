@@ -16,6 +16,12 @@ DESCRIPTIVE = frozenset({269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 400
 """Document, description, make, model, page, software, date, artist, computer, copyright, and Windows' own five."""
 DROPPED = frozenset({40960 + 2, 40960 + 3, 40965})  # width and height before, and a pointer we do not follow
 COLOURS, BITS, COMPRESSION = 262, 258, 259
+EXTRA = 338
+"""ExtraSamples: of each sample beyond the colours, 0 = anything, 1 and 2 = opacity."""
+BESIDE = {
+    frozenset({33550, 33922, 34264, 34735, 34736, 34737}): "place on the map (GeoTIFF) not kept",
+    frozenset({37724}): "Photoshop's layers not kept",
+}
 RGB, YCBCR = 2, 6  # of COLOURS, which the standard calls PhotometricInterpretation
 JPEGS = (6, 7)  # compressions whose decoders make RGB of YCbCr
 RESOLUTION = frozenset({282, 283, 296})  # pixels per unit, across and down, and the unit
@@ -199,6 +205,19 @@ def _to_end(file: BinaryIO, data: bytes) -> int:
     end = file.seek(0, os.SEEK_END)
     file.write(b"\0" * (end % 2) + data)  # at an even place
     return end + end % 2
+
+
+def masks(file: BinaryIO) -> int:
+    """How many samples a TIFF file has after its colours that are not opacity, by its own statement."""
+    kinds = _first_tags(file).get(EXTRA, (3, 0, b""))[2]
+    return 0 if kinds[:2] != bytes(2) else len(kinds) // 2
+
+
+def tiff_notes(file: BinaryIO) -> tuple[str, ...]:
+    """What a TIFF file has that a result will not, in words."""
+    notes = ["channel beyond the colours not kept, as it is not opacity"] if masks(file) else []
+    tags = _first_tags(file)
+    return (*notes, *(note for marks, note in BESIDE.items() if marks & tags.keys()))
 
 
 def is_plain_ycbcr(file: BinaryIO) -> bool:

@@ -88,9 +88,18 @@ def _progress(pictures: int) -> Iterator[tuple[Callable[[Job, int, int], object]
         one = bar.add_task("", total=1)
 
         def on_rows(job: Job, done: int, total: int) -> None:
-            bar.update(one, description=job.source.name[:40], completed=done, total=total)
+            bar.update(one, description=name_of(Path(job.source.name))[:40], completed=done, total=total)
 
         yield on_rows, lambda: bar.advance(every)
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of an earlier call, or empty, so that another may take its place."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8") or '{"settings": 0, "pictures": 0}')
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"settings", "pictures"}
 
 
 def _write_report(path: Path, runner: Runner, counts: dict[str, int], outcomes: list[Outcome]) -> None:
