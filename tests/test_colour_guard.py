@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,10 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esrgan.colour_guard import MOST, Balance, hold_colours
+from esrgan.config import GeneratorConfig
+from esrgan.enlarge import enlarge_tile
+from esrgan.errors import EsrganError
+from esrgan.generator import Generator
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import LEVEL, Upscaler
@@ -150,3 +156,42 @@ def test_a_device_without_float64_will_do(bands):
         balance.add(tile, tile)
         resize(tile.to("meta"), 0.5)
     balance.check()
+
+
+@pytest.mark.parametrize(
+    ("levels", "refused"), [(1.9, False), (-1.9, False), (2.1, True), (-2.1, True), (torch.nan, True)]
+)
+def test_a_mean_colour_that_moves_by_more_than_two_levels_is_refused(levels, refused):
+    balance, lr = Balance(), torch.full((3, 9, 9), 0.5)
+    sr = F.interpolate(lr[None], scale_factor=4)[0]
+    sr[2] += levels * LEVEL
+    balance.add(lr, sr)
+    with pytest.raises(EsrganError, match="mean colour moved") if refused else nullcontext():
+        balance.check()
+
+
+def test_colours_that_nobody_sees_do_not_count_in_the_mean():
+    lr = torch.full((4, 8, 8), 0.5)
+    lr[3, :, :4], lr[3, :, 4:] = 0, 1
+    clear, opaque = (lr.repeat_interleave(2, 1).repeat_interleave(2, 2) for _ in range(2))
+    clear[0, :, :8] += 0.2
+    opaque[0, :, 8:] += 3 * LEVEL  # 1.5 of the whole
+    for sr in (clear, opaque):
+        balance = Balance()
+        balance.add(lr, sr)
+        with pytest.raises(EsrganError, match=r"moved by 3\.0 of 255") if sr is opaque else nullcontext():
+            balance.check()
+
+
+def test_where_a_network_misses_what_nobody_sees_the_colours_beside_it_stay():
+    class Off(Generator):
+        def forward(self, lr):
+            sr = F.interpolate(lr, scale_factor=4)
+            sr[..., 48:] += 40 * LEVEL
+            return sr
+
+    tile = torch.full((4, 20, 24), 0.5)
+    tile[3, :, :12], tile[3, :, 12:] = 1, 0
+    upscaler = Upscaler(Off(GeneratorConfig(channels=3, growth=1, blocks=1)), device="cpu", precision="fp32")
+    sr = enlarge_tile(upscaler, tile, exact=True, transparency="bicubic")
+    assert (sr[:3, :, :44] == 0.5).all()

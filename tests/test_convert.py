@@ -225,3 +225,31 @@ def test_the_generator_is_found_beside_a_larger_network_under_any_key(tmp_path: 
 def test_licences_of_a_blend_are_joined_as_spdx_says() -> None:
     sources = [{"licence": "MIT OR Apache-2.0"}, {"licence": "CC-BY-4.0"}, {"licence": "CC0-1.0"}]
     assert blend_provenance("abc", sources, (1, 1, 0))["licence"] == "(MIT OR Apache-2.0) AND CC-BY-4.0"
+
+
+def test_what_another_program_would_read_as_another_network_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = saved(tmp_path / "a.safetensors", growth=32)
+    with torch.no_grad():
+        net.conv_last.weight.mul_(2)
+    monkeypatch.setattr("esrgan.convert.widened", lambda _: net)
+    for out in ("b.pth", "b.safetensors"):
+        with pytest.raises(EsrganError, match="not written: its pictures are not those of the model"):
+            convert(tmp_path / "a.safetensors", tmp_path / out, dialect="basicsr")
+        assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_what_a_header_cannot_say_in_words_is_left_out_of_it(tmp_path: Path) -> None:
+    net = saved(tmp_path / "a.safetensors")
+    save_model(net, tmp_path / "a.safetensors", provenance={"licence": ["MIT", "CC0"], "author": "me"})
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dialect="basicsr")
+    assert read_header(tmp_path / "b.safetensors").provenance == {"author": "me"}
+
+
+def test_a_pth_file_has_its_weights_where_real_esrgan_looks_first(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors", growth=32)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.pth")
+    assert torch.load(tmp_path / "b.pth").keys() == {"params_ema"}
+    convert(tmp_path / "a.safetensors", tmp_path / "c.pth", dialect="old")
+    assert torch.load(tmp_path / "c.pth").keys() >= {"model.0.weight", "model.1.sub.2.bias", "model.10.weight"}

@@ -170,3 +170,13 @@ def test_a_store_that_lost_a_file_says_what_to_do(tmp_path, name):
     (store.folder / name).write_bytes(b"")
     with pytest.raises(EsrganError, match="damaged; delete that folder and start again"):
         PhotoStore.of([folder], scale=4, patch=32, cache=tmp_path / "cache")
+
+
+def test_every_place_of_every_picture_comes_up_in_all_eight_turns(tmp_path):
+    folder = tiny.pictures(tmp_path / "photos", 2, size=(40, 64))
+    store = PhotoStore.of([folder], scale=4, patch=32, cache=tmp_path / "cache")
+    patches, seen = Patches(store, patch=32, seed=0), set()
+    patches.cut = lambda *places: seen.update(zip(*(row.tolist() for row in places[:4]), strict=True))
+    for step in range(100):
+        patches(step, 64)
+    assert seen == {(i, y, x, turn) for i in range(2) for y in range(3) for x in range(9) for turn in range(8)}

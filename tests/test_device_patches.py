@@ -33,3 +33,10 @@ def test_a_process_gathers_its_share(store):
 
 def test_without_a_gpu_the_cpu_cuts(store):
     assert type(patches_for(store, patch=32, seed=0, device=CPU)) is Patches
+
+
+@pytest.mark.parametrize(("free", "kind"), [(4, DevicePatches), (3.9, Patches)])
+def test_a_gpu_gathers_where_the_pictures_take_a_quarter_of_its_free_memory_at_most(store, monkeypatch, free, kind):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free * store.bytes, 1 << 40))
+    monkeypatch.setattr(PhotoStore, "on", lambda self, _: (torch.empty(0), torch.empty(0)))
+    assert type(patches_for(store, patch=32, seed=0, device=torch.device("cuda"))) is kind

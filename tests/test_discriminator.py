@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from esrgan.discriminator import Discriminator
 
@@ -21,3 +22,19 @@ def test_without_batch_norm_a_picture_is_judged_by_itself():
     together = net(images)
     alone = torch.cat([net(image[None]) for image in images])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_it_is_srgans_network_with_pooling_before_its_linear_layers(batch_norm):
+    net = Discriminator(4, batch_norm)
+    convolutions = [layer for layer in net.features if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [4, 4, 8, 8, 16, 16, 32, 32]
+    assert [layer.stride[0] for layer in convolutions] == [1, 2] * 4
+    layers = []
+    for layer in convolutions:
+        layers += [layer, *([nn.BatchNorm2d(layer.out_channels)] if batch_norm else []), nn.LeakyReLU(0.2)]
+    wanted = nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(6), nn.Flatten(), net.hidden, nn.LeakyReLU(0.2), net.logit
+    )  # fmt: skip
+    image = torch.rand(2, 3, 48, 40)
+    torch.testing.assert_close(net(image), wanted(image))

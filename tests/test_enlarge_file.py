@@ -15,13 +15,16 @@ from conftest import camera_exif, photo, red_disc, rgb_profile, waves
 from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from esrgan.config import GeneratorConfig
+from esrgan.enlarge import spread
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
+from esrgan.jpeg_advice import quality_of
 from esrgan.library import find_model
 from esrgan.picture_colours import SRGB_CHRM
 from esrgan.picture_formats import FORMATS, fit_format
 from esrgan.picture_reader import open_picture
+from esrgan.picture_writer import _options
 from esrgan.resize import resize
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler
@@ -690,3 +693,88 @@ def test_pil_images_that_cannot_be_enlarged_are_told(upscaler):
 )
 def test_results_of_other_sizes_have_other_names(asked, label):
     assert Enlargement(**asked).label(321, 481, 4) == label
+
+
+def test_a_float_picture_of_another_size_stays_between_black_and_white(upscaler):
+    stripes = np.repeat((np.arange(40) // 5 % 2).astype(np.float32)[:, None], 40, 1)
+    for scale in (1.5, 3, 6):
+        out = upscale(stripes, upscaler, scale=scale)
+        assert (out.min(), out.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("transparency", ["network", "bicubic"])
+def test_a_network_that_lifts_black_leaves_clear_clear_and_opaque_opaque(transparency):
+    class Faded(Generator):
+        def forward(self, lr):
+            return 0.1 + 0.8 * torch.nn.functional.interpolate(lr, scale_factor=4, mode="bicubic")
+
+    image = photo().convert("RGBA")
+    image.putalpha(Image.fromarray(np.where(np.arange(64) < 32, 0, 255).astype(np.uint8)[None].repeat(48, 0)))
+    network = Faded(GeneratorConfig(channels=3, growth=1, blocks=1))
+    alpha = np.asarray(upscale(image, network, device="cpu", transparency=transparency))[..., 3]
+    assert np.unique(alpha[:, : 4 * 29]).tolist() == [0]
+    assert np.unique(alpha[:, 4 * 35 :]).tolist() == [255]
+
+
+@pytest.mark.parametrize(("gigabytes", "big"), [(1.9, False), (2.1, True)])
+def test_a_tiff_that_may_pass_4_gigabytes_has_offsets_of_8_bytes(gigabytes, big):
+    like = open_picture(saved(photo(), "PNG"))
+    assert _options(FORMATS["tiff"], like, int(gigabytes * 1e9))["bigtiff"] is big
+
+
+@pytest.mark.parametrize("value", [100, 33_000, 50_000, 65_535])
+def test_16_bits_become_the_nearest_of_8_where_a_format_has_no_more(upscaler, value):
+    data = saved(Image.fromarray(np.full((16, 16), value, np.uint16)), "PNG")
+    assert np.unique(enlarged(upscaler, data, format="jpeg")).tolist() == [round(value / 257)]
+
+
+def test_a_webp_without_loss_is_enlarged_into_one_and_a_jpeg_into_one_of_quality_95(upscaler, tmp_path):
+    exact = enlarged(upscaler, saved(photo(), "PNG"))
+    assert np.array_equal(enlarged(upscaler, saved(photo(), "WEBP", lossless=True)), exact)
+    photo().save(tmp_path / "a.jpg", quality=60)
+    assert quality_of(upscale(tmp_path / "a.jpg", upscaler)) == 95
+
+
+def test_a_png_that_says_it_is_srgb_is_believed_whatever_gamma_it_states():
+    data = with_chunk(saved(photo(), "PNG"), b"gAMA", (100_000).to_bytes(4, "big"))
+    assert open_picture(with_chunk(data, b"sRGB", b"\0")).notes == ()
+
+
+def test_no_side_of_a_result_is_nothing():
+    assert Enlargement(scale=0.1).size(3, 40, 4) == (1, 4)
+    assert Enlargement(width=1).size(40, 100, 4) == Enlargement(height=1).size(100, 40, 4) == (1, 1)
+    assert Enlargement(megapixels=1e-6).size(1, 100, 4) == (1, 10)
+
+
+@pytest.mark.parametrize("transparency", ["network", "bicubic"])
+def test_the_edge_of_what_is_opaque_is_smooth(upscaler, transparency):
+    alpha = np.asarray(upscale(red_disc(), upscaler, transparency=transparency))[..., 3].astype(int)
+    assert len(np.unique(alpha)) > 10
+    assert np.abs(np.diff(alpha[80:112], axis=1)).max() < 150  # of 255, from one pixel to the next
+
+
+def test_only_what_is_wholly_clear_takes_the_colours_beside_it():
+    colour, alpha = torch.rand(3, 8, 8), torch.zeros(1, 8, 8)
+    alpha[..., :4] = 1 / 255
+    filled = spread(colour, alpha)
+    assert torch.equal(filled[..., :4], colour[..., :4])
+    torch.testing.assert_close(filled[:, 4, 4], colour[:, 3:6, 3].mean(1))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_formats_with_loss_lose_little(upscaler, kind):
+    data = saved(Image.fromarray(np.random.default_rng(0).integers(60, 190, (40, 50, 3), np.uint8)), "PNG")
+    exact, lossy = (enlarged(upscaler, data, format=form).convert("RGB") for form in ("png", kind.lower()))
+    assert np.abs(np.asarray(exact).astype(int) - lossy).mean() < 2
+
+
+def test_a_format_holds_its_longest_side_and_no_more():
+    picture = open_picture(saved(photo(), "WEBP"))
+    assert fit_format(picture, (1, 16383), None)[0].name == "webp"
+    assert fit_format(picture, (16384, 1), None)[0].name == "png"
+
+
+def test_transparency_of_16_bits_too_is_over_white_where_a_format_has_none(upscaler):
+    clear = pyvips.Image.new_from_array(np.zeros((16, 16, 4), np.uint16), interpretation="rgb16").pngsave_buffer()
+    assert open_picture(clear).bits == 16
+    assert np.asarray(enlarged(upscaler, clear, format="jpeg")).min() > 250

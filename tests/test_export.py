@@ -1,4 +1,7 @@
 import json
+import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from esrgan import EsrganError, Generator, GeneratorConfig, save_model
 from esrgan.export import FORMATS, export
 from esrgan.extras import import_extra
 from esrgan.images import write_rgb
-from esrgan.parity import compare, require
+from esrgan.parity import Parity, compare, require
 
 TINY = {"channels": 8, "growth": 4, "blocks": 1}
 NEEDS = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",), ".param": ("ncnn",), ".pt2": ()}
@@ -146,3 +149,14 @@ def test_the_weights_that_are_read_are_not_written_over(tmp_path: Path) -> None:
         with pytest.raises(EsrganError, match="is read and would be overwritten"):
             export(tmp_path / source, tmp_path / out, half=True)
     assert (tmp_path / "n.bin").read_bytes() == before
+
+
+@pytest.mark.parametrize(("levels", "psnr", "half", "fails"), [
+    (0.9, 40, False, False), (1.1, 90, False, True), (math.nan, math.nan, False, True),
+    (9, 50.1, True, False), (0.1, 49.9, True, True), (math.nan, math.nan, True, True),
+])  # fmt: skip
+def test_the_proof_allows_one_level_or_50_db_in_fp16(levels: float, psnr: float, half: bool, fails: bool) -> None:
+    same = Parity(height=8, width=8, largest_difference=0, psnr=200)
+    rows = [same, replace(same, largest_difference=levels / 255, psnr=psnr)]
+    with pytest.raises(EsrganError, match="a file is not written") if fails else nullcontext():
+        require(rows, half=half, what="a file")

@@ -216,3 +216,18 @@ def test_the_weights_of_ncnn_models_tell_them_apart(tmp_path):
         (tmp_path / f"{name}.param").write_text("the same layers")
         (tmp_path / f"{name}.bin").write_text(f"weights {name}")
     assert fingerprint(tmp_path / "a.param") != fingerprint(tmp_path / "b.param")
+
+
+def test_an_input_is_not_overwritten_through_a_link_to_its_folder_either(tree):
+    (tree / "link").symlink_to(tree / "in")
+    with pytest.raises(EsrganError, match="is an input"):
+        plan([tree / "in"], naming(tree / "link", pattern="{stem}"))
+
+
+def test_results_in_the_folders_of_an_earlier_output_are_not_enlarged_again(tree):
+    out = tree / "in" / "first"
+    (job,) = (job for job in plan([tree / "in"], naming(out)).jobs if job.source.name == "c.webp")
+    job.target.parent.mkdir(parents=True)
+    photo(32, 32).save(job.target)
+    Record(out).add(job.source, job.target, "key", job.target)
+    assert len(targets([tree / "in"], tree / "out")) == 3

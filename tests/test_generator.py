@@ -184,3 +184,28 @@ def test_a_kernel_rounded_to_bf16_makes_no_grid_of_flat_areas(factor):
         return (flat - flat[:, :1, :1]).abs().max()
 
     assert unevenness(even) < unevenness(plain) / 4
+
+
+@pytest.mark.parametrize(
+    "shape", [{"scale": 4}, {"scale": 3}, {"scale": 2, "unshuffle": 2}, {"scale": 1, "unshuffle": 4}], ids=str
+)
+def test_the_identity_start_keeps_colours(shape):
+    torch.manual_seed(0)
+    colours = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        sr = tiny(**shape)(colours.expand(1, 3, 24, 24))
+    inner = slice(8 * shape["scale"], -8 * shape["scale"])
+    assert (sr - colours)[..., inner, inner].abs().max() < 0.1
+
+
+def test_the_subpixel_network_makes_grey_of_grey():
+    assert (tiny(variant="subpixel")(torch.full((1, 3, 8, 8), 0.5)) == 0.5).all()
+
+
+@pytest.mark.parametrize("blocks", [4, 23])
+def test_what_the_body_adds_at_the_identity_start_is_as_small_in_deep_networks(blocks):
+    torch.manual_seed(0)
+    features = torch.randn(2, 64, 24, 24)
+    one, deep = (tiny(channels=64, blocks=number) for number in (1, blocks))
+    added = [net.conv_body(net.body(features)).std().item() for net in (one, deep)]
+    assert added[1] == pytest.approx(added[0], rel=0.1)

@@ -1,3 +1,4 @@
+import io
 import os
 import socket
 import subprocess
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from conftest import camera_exif, photo, red_disc, waves
 from PIL import Image
@@ -202,3 +204,41 @@ def test_find_images_says_what_is_missing(tmp_path, name):
     (tmp_path / "list.txt").write_text("gone.png\n")
     with pytest.raises(EsrganError, match=r"gone\.png" if name == "list.txt" else name):
         find_images([Path(tmp_path, name)])
+
+
+def test_16_bits_become_the_nearest_of_8_for_training_and_their_transparency_is_over_white(tmp_path):
+    levels = np.array([0, 100, 33_000, 50_000, 65_535], np.uint16)
+    Image.fromarray(levels[None]).save(tmp_path / "a.png")
+    assert read_bytes8(tmp_path / "a.png")[0, :, 0].tolist() == [round(level / 257) for level in levels.tolist()]
+    clear = np.zeros((2, 2, 4), np.uint16)
+    clear[0] = 33_000, 0, 0, 65_535
+    pyvips.Image.new_from_array(clear, interpretation="rgb16").write_to_file(str(tmp_path / "b.png"))
+    assert read_bytes8(tmp_path / "b.png")[:, 0].tolist() == [[128, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_the_limit_of_pixels_is_for_all_frames_together(kind):
+    file = io.BytesIO()
+    photo().save(file, kind, save_all=True, append_images=[photo().rotate(angle) for angle in (90, 180)])
+    assert open_picture(file.getvalue(), limit_pixels=3 * 64 * 48).frames == 3
+    with pytest.raises(EsrganError, match="decompression bomb"):
+        open_picture(file.getvalue(), limit_pixels=3 * 64 * 48 - 1)
+
+
+def test_cmyk_of_16_bits_becomes_srgb_of_16_bits():
+    ink = np.full((8, 8, 4), 0, np.uint16)
+    ink[..., 0] = np.arange(64).reshape(8, 8) * 40  # less than 10 steps of 8 bits
+    picture = open_picture(pyvips.Image.new_from_array(ink, interpretation="cmyk").tiffsave_buffer())
+    assert (picture.bits, picture.image.bands) == (16, 3)
+    assert len(np.unique(picture.image.numpy()[..., 0])) > 30
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+def test_a_jpeg_damaged_in_its_middle_is_refused(tmp_path, share):
+    photo(200, 150).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    place = int(share * len(data))
+    data[place : place + 20] = bytes(20)
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(EsrganError, match="damaged or not readable"):
+        read_rgb(tmp_path / "a.jpg")

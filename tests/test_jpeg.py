@@ -154,3 +154,8 @@ def test_scores_of_compressed_lr(tmp_path, capsys, monkeypatch):
     assert "--jpeg" in capsys.readouterr().err
     with pytest.raises(EsrganError, match="jpeg is 0; the quality of a JPEG file is from 1 to 100"):
         evaluate(Bicubic(2), [tmp_path], jpeg=0)
+
+
+def test_a_tensor_is_rounded_to_8_bits_before_it_becomes_jpeg():
+    image = (torch.from_numpy(noise(32, 32)).permute(2, 0, 1) - 0.4) / 255
+    assert np.array_equal((compressed_tensor(image, 90) * 255).permute(1, 2, 0).round(), compressed(noise(32, 32), 90))

@@ -130,3 +130,15 @@ def test_one_odd_file_does_not_hide_the_other_models(shelf, capsys, header):
 def test_a_model_is_called_as_its_file_and_one_of_the_hub_by_its_whole_name(tmp_path):
     assert library.name_of_model(None, library.SHIPPED / "lite_x4_gan.safetensors") == "lite_x4_gan"
     assert library.name_of_model("hf:owner/name", tmp_path / "model.safetensors") == "hf:owner/name"
+
+
+def test_the_medium_size_is_better_than_lite_and_faster_than_full(shelf):
+    net = Generator(GeneratorConfig(channels=4, growth=2, blocks=1))
+    save_model(net, shelf / "shipped" / "medium_x4_gan.safetensors")
+    assert library.find_model(device="cpu").stem == "lite_x4_gan"
+    (shelf / "shipped" / "lite_x4_gan.safetensors").unlink()
+    assert library.find_model(device="cpu").stem == "medium_x4_gan"
+    assert library.find_model(device="cuda").stem == "full_x4_gan"
+    (shelf / "shipped" / "full_x4_gan.safetensors").unlink()
+    save_model(net, shelf / "shipped" / "lite_x4_gan.safetensors")
+    assert library.find_model(device="cuda").stem == "medium_x4_gan"

@@ -124,3 +124,33 @@ def test_spectrum_does_not_mind_where_detail_lies():
     torch.manual_seed(0)
     hr = torch.rand(1, 3, 128, 128)
     assert spectrum(hr.roll((5, 9), dims=(2, 3)), hr) < 0.1
+
+
+def test_the_grid_loss_sees_a_pattern_fainter_than_the_detail_that_it_lies_in():
+    torch.manual_seed(0)
+    hr = 0.5 + torch.randn(4, 3, 96, 96) / 10
+    pattern = torch.tensor([0.02, -0.02, 0.02, -0.02]).repeat(24)
+    assert grid(hr + pattern, hr, period=4) > 3 * grid(hr + pattern[torch.randperm(96)], hr, period=4)
+
+
+def test_spectrum_leaves_coarse_waves_to_the_other_terms_and_takes_finer_ones():
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    coarse, finer = (flat + 0.1 * torch.sin(torch.arange(64) * periods * torch.pi / 16) for periods in (1, 4))
+    assert spectrum(coarse, flat) < 0.01
+    assert spectrum(finer, flat) > 0.05
+
+
+def test_spectrum_is_of_luma():
+    torch.manual_seed(0)
+    hr = 0.5 + torch.randn(1, 3, 64, 64) / 10
+    unseen = torch.randn(64, 64)[None] * torch.tensor([1 / 0.299, -1 / 0.587, 0]).view(3, 1, 1) / 50
+    assert spectrum(hr + unseen, hr) < 1e-3
+    assert spectrum(hr + unseen.flip(0), hr) > 1e-2
+
+
+def test_spectrum_of_a_patch_of_one_colour_is_finite_and_so_is_its_gradient():
+    flat = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
+    loss = spectrum(flat, torch.rand(1, 3, 32, 32))
+    loss.backward()
+    assert loss.isfinite()
+    assert flat.grad.isfinite().all()

@@ -258,3 +258,18 @@ def test_overshoot_is_nothing_for_the_real_and_a_blurred_picture_and_grows_with_
     assert overshoot(hr, hr).item() == overshoot(blurred, hr).item() == 0
     halos = [overshoot(quantise(hr + k * (hr - blurred)), hr).item() for k in (0.2, 0.4)]
     assert 1 < halos[0] < halos[1]
+
+
+def test_dark_halos_count_as_bright_ones():
+    hr = torch.full((1, 3, 40, 40), 0.3)
+    hr[..., 20:] = 0.7
+    bright, dark = hr.clone(), hr.clone()
+    bright[..., 20] += 0.2
+    dark[..., 19] -= 0.2
+    assert overshoot(bright, hr).item() == pytest.approx(overshoot(dark, hr).item(), rel=0.02)
+    assert overshoot(dark, hr).item() > 1
+
+
+def test_each_channel_counts_in_luma_as_bt_601_has_it():
+    primaries = torch.eye(3).view(3, 3, 1, 1)
+    assert luma(primaries).flatten().tolist() == pytest.approx([81.481, 144.553, 40.966])

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
-from esrgan.model_file import load_model, read_header, save_model
+from esrgan.model_file import load_model, model_bytes, read_header, save_model
 
 CONFIGS = [
     GeneratorConfig(channels=8, growth=4, blocks=1),
@@ -104,3 +104,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(saved, tmp_path):
     with pytest.raises(EsrganError, match="cannot write"):
         save_model(saved[0], blocked / "net.safetensors")
     assert {path.name for path in tmp_path.iterdir()} == {"net.safetensors", "file"}
+
+
+def test_equal_models_are_equal_files_whose_weights_begin_at_a_multiple_of_8_bytes():
+    net = Generator(CONFIGS[0])
+    for licence in ("CC0", "CC0-1.0", "MIT OR CC0"):
+        (content,) = {model_bytes(net, {"licence": licence, "stage": "psnr"}, half=False) for _ in range(20)}
+        assert int.from_bytes(content[:8], "little") % 8 == 0

@@ -47,3 +47,16 @@ def test_a_step_that_is_left_out_changes_nothing():
     optimizer.step()
     assert torch.equal(weight, torch.ones_like(weight))
     assert torch.equal(optimizer.state[weight]["momentum"], torch.zeros_like(weight))
+
+
+def test_a_move_is_nesterovs_momentum_made_orthogonal_as_long_as_adams():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(4, 8, 3, 3))
+    optimizer, momentum = Muon([weight], lr=0.1), torch.zeros_like(weight)
+    for _ in range(3):
+        before, weight.grad = weight.detach().clone(), torch.randn_like(weight)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * weight.grad
+        ahead = 0.95 * momentum + 0.05 * weight.grad
+        wanted = orthogonalise(ahead.view(1, 4, 72)).view_as(weight)
+        torch.testing.assert_close(before - weight, 0.1 * 0.2 * 72**0.5 * wanted)

@@ -1,12 +1,13 @@
 from dataclasses import replace
 
+import pytest
 import tiny
 import torch
 
 from esrgan.config import LossWeights, OptimConfig
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
-from esrgan.losses import colour
+from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted, spectrum
 from esrgan.objectives import gan_objective, psnr_objective
 from esrgan.players import Player
 from esrgan.vgg import VGGFeatures
@@ -68,3 +69,29 @@ def test_a_patch_smaller_than_a_cell_of_colours_is_one_cell(tmp_path):
     lr, hr = torch.rand(2, 3, 2, 2), torch.rand(2, 3, 32, 32)
     losses = next(gan_objective(generator, discriminator, features, weights)(lr, hr))
     torch.testing.assert_close(losses["colour"], colour(net(lr), hr, cell=32))
+
+
+@pytest.mark.parametrize("of_grid", [0.0, 0.7])
+def test_in_stage_2_every_term_counts_by_its_weight_and_each_side_wants_to_score_above_the_other(tmp_path, of_grid):
+    generator, discriminator, features = players(tmp_path)
+    discriminator.net.logit.weight.data.mul_(100)  # so that it matters who is to win
+    weights = LossWeights(
+        pixel=0.1, perceptual=0.2, gan=0.3, colour=0.4, spectrum=0.5, grid=of_grid, layers={"conv1_2": 0.6}
+    )
+    (lr, hr), sides = batch(), []
+    torch.manual_seed(1)
+    for terms in gan_objective(generator, discriminator, features, weights)(lr, hr):
+        sides.append(terms)
+        sum(terms.values()).backward()
+    sr = generator(lr)
+    wanted = {
+        "pixel": 0.1 * pixel(sr, hr), "colour": 0.4 * colour(sr, hr, cell=16), "spectrum": 0.5 * spectrum(sr, hr)
+    }  # fmt: skip
+    if of_grid:
+        wanted["grid"] = 0.7 * grid(sr, hr, period=4)
+        torch.manual_seed(1)
+        sr, hr = shifted(sr, hr, period=4)
+    fake, real = discriminator(sr), discriminator(hr)
+    wanted["perceptual"] = 0.2 * perceptual(features(sr), features(hr), {"conv1_2": 0.6})
+    wanted["gan"] = 0.3 * relativistic(winner=fake, loser=real)
+    torch.testing.assert_close(sides, [wanted, {"discriminator": relativistic(winner=real, loser=fake)}])

@@ -7,6 +7,7 @@ from torch import nn
 from esrgan.config import GeneratorConfig, OptimConfig
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
+from esrgan.muon import Muon
 from esrgan.players import Average, Player, rate
 
 SHAPE = GeneratorConfig(channels=8, growth=4, blocks=1)
@@ -137,3 +138,32 @@ def test_a_state_laid_out_otherwise_in_memory_goes_on_as_it_was(algorithm):
         learn(p, 3)
     for mine, theirs in zip(weights(ones), weights(others), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-7)
+
+
+def test_a_gradient_shorter_than_the_largest_is_left_as_it_is():
+    p = player(clip=1e6)
+    p(torch.ones(1, 3, 8, 8)).square().mean().backward()
+    before = p.gradient.clone()
+    assert p.average_gradient() == before.norm()
+    assert torch.equal(p.gradient, before)
+
+
+def test_the_average_has_its_memory_once_it_is_old():
+    net = nn.Linear(1, 1, bias=False)
+    average = Average(net, copy.deepcopy(net), 0.9)
+    start = net.weight.item()
+    with torch.no_grad():
+        net.weight += 1
+    average.update(10_000, FINE)
+    assert average.net.weight.item() - start == pytest.approx(0.1, rel=1e-4)
+
+
+def test_muon_moves_the_convolutions_of_the_body_and_adam_all_else_with_its_betas():
+    p = player(Generator(SHAPE), algorithm="muon", betas=(0.5, 0.9))
+    adam, muon = p.optimizers
+    assert isinstance(muon, Muon)
+    names = {id(weight): name for name, weight in p.net.named_parameters()}
+    mine = {names[id(weight)] for weight in muon.param_groups[0]["params"]}
+    assert mine == {name for name in names.values() if name.startswith("body.") and name.endswith("weight")}
+    assert {names[id(weight)] for weight in adam.param_groups[0]["params"]} == set(names.values()) - mine
+    assert adam.param_groups[0]["betas"] == (0.5, 0.9)

@@ -5,7 +5,7 @@ import torch
 
 from esrgan.errors import EsrganError
 from esrgan.images import read_rgb
-from esrgan.resize import make_lr, quantise, resize
+from esrgan.resize import cubic, make_lr, quantise, resize
 
 BENCH = Path(__file__).parents[2] / "shared" / "data" / "bench"
 SETS = [("Set5", 2), ("Set5", 3), ("Set5", 4), ("Set14", 4), ("BSD100", 4)]
@@ -79,3 +79,25 @@ def test_levels_round_to_the_nearest():
 def test_what_cannot_be_done_is_refused(bad):
     with pytest.raises(EsrganError):
         resize(torch.rand(3, 8, 8), **bad)
+
+
+@pytest.mark.parametrize("factor", [0.25, 3])
+def test_a_mirrored_border_is_that_of_the_picture_with_its_mirror_images_around_it(factor):
+    image = torch.rand(1, 40, 24, dtype=torch.float64)
+    wide = torch.cat((image.flip(2), image, image.flip(2)), 2)
+    whole = torch.cat((wide.flip(1), wide, wide.flip(1)), 1)
+    found, rows, columns = resize(image, factor, border="symmetric"), int(40 * factor), int(24 * factor)
+    torch.testing.assert_close(found, resize(whole, factor)[:, rows : 2 * rows, columns : 2 * columns])
+
+
+def test_the_kernel_is_keys_with_a_slope_of_minus_a_half():
+    places = torch.tensor([0, 0.25, 0.5, 1, 1.25, 1.5, 2, 2.5], dtype=torch.float64)
+    wanted = [1, 0.8671875, 0.5625, 0, -0.0703125, -0.0625, 0, 0]
+    assert cubic(places).tolist() == cubic(-places).tolist() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_lr_is_rounded_to_8_bits_after_each_dimension():
+    hr = quantise(torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0)).double())
+    rows_first = quantise(resize(quantise(resize(hr, size=(6, 32))), size=(6, 8)))
+    assert torch.equal(make_lr(hr, 4), rows_first)
+    assert not torch.equal(quantise(resize(hr, 1 / 4)), rows_first)

@@ -244,3 +244,26 @@ def test_a_validation_that_is_still_due_leaves_no_line_behind(config):
             run.save(Progress(step=6, due=due), team.players, team.average)
             run.cut_log(run.restore(team.players, team.average))
             assert len(run.rows()) == kept
+
+
+def test_steps_left_out_are_a_streak_only_in_a_row():
+    progress = Progress()
+    for step, finite in enumerate((True, False, False, True, False), 1):
+        progress.add(step, {}, torch.tensor(finite))
+    assert (int(progress.streak), int(progress.skipped), int(progress.count)) == (1, 3, 2)
+
+
+def test_a_run_that_went_back_goes_on_with_the_smaller_learning_rate(config):
+    team = build_team(config)
+    with RunDir.opened(config) as run:
+        run.save(Progress(step=3, returns=2), team.players, team.average)
+        again = build_team(config)
+        run.restore(again.players, again.average)
+    assert again.players["generator"].rate(4) == team.players["generator"].rate(4) / 4
+
+
+def test_a_line_of_the_log_has_the_means_since_the_line_before():
+    progress = Progress()
+    for step, (loss, mean) in enumerate(((4.0, 4.0), (1.0, 1.0)), 1):
+        progress.add(step, {"pixel": torch.tensor(loss)}, torch.tensor(True))
+        assert progress.take() == {"pixel": mean}

@@ -15,7 +15,9 @@ from esrgan.config import DiscriminatorConfig, PretrainOptim
 from esrgan.errors import EsrganError
 from esrgan.generator import RRDB, Generator
 from esrgan.model_file import load_model, read_header, save_model
-from esrgan.stages import _gan_rank, enough_memory, pretrain, train
+from esrgan.run_dir import RunDir
+from esrgan.run_state import read_state
+from esrgan.stages import _gan_rank, _validation, enough_memory, pretrain, train
 from esrgan.team import build_team
 from esrgan.training import fit
 
@@ -273,3 +275,31 @@ def test_without_an_average_too_blocks_are_compiled_for_patches_alone(tmp_path, 
     assert len(graphs) == 1
     best = [load_model(run / "best.safetensors").state_dict() for run in (config.run_dir, tmp_path / "written")]
     torch.testing.assert_close(*best)
+
+
+def test_what_a_run_validates_and_saves_is_the_average(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=4)
+    saved = load_model(pretrain(config)).state_dict()
+    state = read_state(config.run_dir / "state.pt")
+    assert all(torch.equal(saved[name], weight) for name, weight in state["average"].items())
+    assert not torch.equal(saved["conv_last.weight"], state["players"]["generator"]["net"]["conv_last.weight"])
+    team = build_team(config)
+    assert team.result is team.average.net
+
+
+def test_the_last_step_is_logged_validated_and_saved_whatever_the_intervals(tmp_path):
+    val = (tiny.pictures(tmp_path / "val", 1, seed=7),)
+    config = tiny.stage_1(tmp_path, steps=7, log_every=3, validate_every=4, save_every=5, val=val)
+    pretrain(config)
+    assert [row["step"] for row in rows(config) if "losses" in row] == [3, 6, 7]
+    assert [row["step"] for row in rows(config) if "validation" in row] == [4, 7]
+    assert read_state(config.run_dir / "state.pt")["progress"]["step"] == 7
+    assert read_header(config.run_dir / "latest.safetensors").provenance["step"] == 7
+
+
+def test_the_best_gan_model_of_a_run_is_chosen_by_its_floor(tmp_path):
+    config = tiny.stage_2(tmp_path, psnr_floor=25.0, val=(tiny.pictures(tmp_path / "val", 1, seed=7),))
+    with RunDir.opened(config) as run:
+        choose = _validation(config, run, Generator(tiny.SHAPE)).choose
+    assert choose({"psnr_y": 25.1, "lpips": 0.9}) > choose({"psnr_y": 24.9, "lpips": 0.1})
+    assert choose({"psnr_y": 25.1, "lpips": 0.3}) > choose({"psnr_y": 25.2, "lpips": 0.4})

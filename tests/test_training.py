@@ -15,6 +15,7 @@ from esrgan.config import OptimConfig, PretrainOptim, TrainOptim
 from esrgan.data import Patches
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
+from esrgan.metrics import psnr_y
 from esrgan.model_file import load_model, save_model
 from esrgan.objectives import psnr_objective
 from esrgan.pairs import each_pair
@@ -134,20 +135,6 @@ def test_a_diverged_network_is_not_scored(tmp_path, bad):
         assert math.isnan(scored(1, lambda: False).value)
 
 
-def test_a_best_model_that_no_state_holds_is_not_lost_when_a_run_goes_back(tmp_path):
-    config = tiny.stage_1(tmp_path, steps=8, validate_every=4, save_every=3)
-    values = iter([30.0, math.nan, 20.0, 20.0, 20.0])
-    kept = []
-    with RunDir.opened(config) as run:
-        team = build_team(config)
-        setup = Setup(players=team.players, average=team.average, objective=team.objective,
-                    patches=Patches(photo_store(config, 4), patch=32, seed=0),
-                    save_models=lambda step, best: kept.append(step) if best else None,
-                    validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
-        fit(config, run, setup)
-    assert kept == [4]
-
-
 def test_a_stop_in_the_last_validation_ends_as_an_unbroken_run(tmp_path):
     config = tiny.stage_1(tmp_path, steps=6, val=(tiny.pictures(tmp_path / "val", 1),))
     pretrain(replace(config, run_dir=tmp_path / "unbroken"))
@@ -251,3 +238,42 @@ def test_muon_and_clipping_train_in_both_stages(tmp_path):
         ended = load_model(run(config)).state_dict()
         moved = {name for name, weight in begun.items() if not torch.equal(weight, ended[name])}
         assert {"body.0.rdb1.conv1.weight", "conv_first.weight"} <= moved
+
+
+def test_a_step_whose_loss_is_finite_but_not_its_gradient_changes_nothing_and_is_told():
+    p, before = player(), list(player().parameters)
+
+    def of_roots(lr, hr):  # whose slope at 0 is infinite
+        yield {"pixel": ((p(lr) - hr) * 0).abs().sqrt().mean()}
+
+    (step,) = train_steps(of_roots, [p], batches(1, 2))
+    assert step.losses["pixel"] == 0
+    assert not step.finite
+    assert all(map(torch.equal, p.parameters, before))
+
+
+def test_a_state_amid_trouble_is_not_one_to_go_back_to(tmp_path):
+    rows = run_with(tiny.stage_1(tmp_path, steps=20), set(range(9, 16)), times=7)
+    assert "back to step 5" in next(row["note"] for row in rows if "note" in row)
+
+
+def test_validation_leaves_out_a_border_of_the_scale_as_the_benchmark_does(tmp_path):
+    net, (pair,) = Generator(tiny.SHAPE), each_pair(tiny.pictures(tmp_path / "val", 1), 4)
+    scored = Validation(tmp_path, net, [pair], dtype=torch.float32, lpips=None, choose=lambda scores: scores["psnr_y"])
+    with torch.no_grad():
+        wanted = psnr_y(net(pair.lr[None]), pair.hr[None], border=4).item()
+    assert scored(1, lambda: False).value == pytest.approx(wanted, abs=1e-3)
+
+
+def test_the_best_score_outlives_a_return_to_a_state_from_before_it(tmp_path):
+    config = tiny.stage_1(tmp_path, steps=12, validate_every=4, save_every=6)
+    values = iter([10.0, 30.0, math.nan, 20.0, 20.0])  # of steps 4, 8 and 12, then, from step 6 on, of 8 and 12 again
+    kept = []
+    with RunDir.opened(config) as run:
+        team = build_team(config)
+        setup = Setup(players=team.players, average=team.average, objective=team.objective,
+                    patches=Patches(photo_store(config, 4), patch=32, seed=0),
+                    save_models=lambda step, best: kept.append(step) if best else None,
+                    validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
+        fit(config, run, setup)
+    assert kept == [4, 8]

@@ -83,3 +83,13 @@ def test_layers_that_read_or_make_something_else_stay_as_they_were(tmp_path):
     generator = begun(tmp_path, given, replace(WIDER, blocks=4, variant="subpixel"))
     assert (generator.conv_up1.weight != 0).all()  # makes four channels of each
     assert torch.equal(generator.conv_body.weight[:4, :4], given.conv_body.weight)
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+def test_features_are_as_large_after_the_blocks_that_a_deeper_network_adds(tmp_path, start):
+    torch.manual_seed(0)
+    given = Generator(SMALL, start="paper")
+    deeper = begun(tmp_path, given, replace(SMALL, blocks=23), start)
+    features = torch.randn(2, 4, 12, 14)
+    short, long = (net.conv_body(net.body(features)) for net in (given, deeper))
+    assert (long - short).std() < 0.1 * short.std()

@@ -14,11 +14,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import photo, red_disc, waves
 from PIL import Image
 
 from esrgan.cli import main
+from esrgan.commands_options import Upscaling
+from esrgan.commands_upscale import _key, _load
+from esrgan.config import GeneratorConfig
+from esrgan.enlarge_file import Enlargement
+from esrgan.folders import Naming
+from esrgan.generator import Generator
+from esrgan.model_file import save_model
 from esrgan.record import RECORD
+from esrgan.resize import resize
 
 
 @pytest.fixture
@@ -576,3 +585,32 @@ def test_what_fails_in_planning_is_named(run, tmp_path):
     assert code == 1
     assert err[0].startswith(f"esrgan: {tmp_path / 'a.gif'}: JPEG cannot hold 2 frames; choose another --format")
     assert "--scale" not in err[0]
+
+
+def test_alpha_is_the_share_of_the_gan_model(tmp_path):
+    models = [Generator(GeneratorConfig(channels=4, growth=2, blocks=1)) for _ in range(2)]
+    for net, name in zip(models, ("a_psnr", "a_gan"), strict=True):
+        torch.nn.init.constant_(net.conv_last.bias, name == "a_gan")
+        save_model(net, tmp_path / f"{name}.safetensors")
+    gan, psnr = (str(tmp_path / f"a_{kind}.safetensors") for kind in ("gan", "psnr"))
+    for other in (None, psnr):
+        network, weights = _load(gan, 0.8, other, None, "cpu")
+        assert network.conv_last.bias.tolist() == pytest.approx([0.8] * 3)
+        assert weights != _load(gan, 0.2, other, None, "cpu")[1]
+
+
+def test_a_comparison_has_bicubic_on_the_left_and_the_result_on_the_right(run, tmp_path):
+    photo().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--out", tmp_path / "out", "--compare")[0] == 0
+    halves = np.asarray(opened(tmp_path / "out" / "a_x4_compare.png"))[32:].astype(int)
+    bicubic = resize(torch.from_numpy(waves(48, 64)).permute(2, 0, 1) / 255, 4).clamp(0, 1).permute(1, 2, 0) * 255
+    assert np.abs(halves[:, :256] - bicubic.numpy()).max() < 0.51
+    assert np.array_equal(halves[:, 264:], np.asarray(opened(tmp_path / "out" / "a_x4.png")))
+
+
+def test_other_options_of_the_network_make_results_anew_but_not_another_device(tmp_path):
+    naming = Naming(out=tmp_path, how=Enlargement(), network_scale=4, limit_pixels=1)
+    changes = ({}, {"precision": "bf16"}, {"engine": "torch"}, {"tile": 64}, {"overlap": 8})
+    keys = {_key("weights", Upscaling(**change), naming) for change in changes}
+    assert len(keys) == len(changes)
+    assert _key("weights", Upscaling(device="cuda"), naming) in keys

@@ -12,6 +12,7 @@ from esrgan.enlarge import Pixels, enlarged
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.parity import made_picture
+from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler
 
 
@@ -221,3 +222,57 @@ def test_deep_networks_get_a_larger_overlap_where_the_tile_has_room(blocks, tile
 def test_the_bare_network_takes_tensors_alone(network):
     with pytest.raises(EsrganError, match=r"takes a tensor, not ndarray; esrgan\.upscale takes more"):
         Upscaler(network, device="cpu")(np.zeros((1, 3, 16, 16), np.float32))
+
+
+def test_the_network_sees_no_tile_smaller_than_16_pixels():
+    seen = []
+
+    def network(lr):
+        seen.append(min(lr.shape[-2:]))
+        return nearest(lr)
+
+    upscaler = Upscaler(Odd(network), device="cpu", precision="fp32")
+    for size in ((1, 1), (3, 90), (15, 16), (16, 15)):
+        assert torch.equal(upscaler(picture(*size)), nearest(picture(*size)))
+    assert min(seen) >= 16
+
+
+def test_the_smaller_tiles_overlap_where_memory_ran_out():
+    def spoils_its_border(lr):
+        if max(lr.shape[-2:]) > 100:
+            raise MemoryError("Unable to allocate")
+        sr = nearest(lr)
+        sr[..., :32, :] = sr[..., -32:, :] = sr[..., :32] = sr[..., -32:] = 0
+        return sr
+
+    image = picture(250, 150)
+    sr = Upscaler(Odd(spoils_its_border), device="cpu", precision="fp32")(image)
+    assert torch.equal(sr[..., 32:-32, 32:-32], nearest(image)[..., 32:-32, 32:-32])
+
+
+def test_what_leaves_the_range_is_clamped():
+    image = picture()
+    sr = Upscaler(Odd(lambda lr: 2 * nearest(lr) - 0.5), device="cpu", precision="fp32")(image)
+    assert torch.equal(sr, (2 * nearest(image) - 0.5).clamp(0, 1))
+
+
+@pytest.mark.parametrize(("dtype", "runs_in"), [(np.uint8, torch.bfloat16), (np.uint16, torch.float32),
+                                                (np.float32, torch.float32)])  # fmt: skip
+def test_pictures_of_more_than_8_bits_are_computed_in_fp32(dtype, runs_in):
+    seen = set()
+
+    def network(lr):
+        seen.add(lr.dtype)
+        return nearest(lr)
+
+    upscale(waves(20, 30, 3, dtype).astype(dtype), Upscaler(Odd(network), device="cpu", precision="bf16"))
+    assert seen == {runs_in}
+
+
+def test_a_tile_that_is_plain_at_every_fifth_pixel_alone_is_not_taken_for_plain():
+    def network(lr):
+        sr = nearest(lr)
+        sr[..., ::5, ::5] = 0.5
+        return sr
+
+    assert torch.equal(Upscaler(Odd(network), device="cpu", precision="fp32")(picture()), network(picture()))
