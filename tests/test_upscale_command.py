@@ -437,7 +437,7 @@ def killed_and_done_again(model_file, tmp_path, kill):
 
 
 def test_what_was_finished_behind_a_slow_picture_is_told_after_ctrl_c(run, tmp_path):
-    photo(2000, 2000).save(tmp_path / "a.png")
+    photo(4000, 3000).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     for name in "cde":
         photo(8, 8).save(tmp_path / f"{name}.png")

@@ -170,7 +170,8 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
         if side != 1 or image.format in ("float", "double"):  # whose range is looked at first
             image = _load(source, kind, {"access": "random"} | ({"n": -1} if frames > 1 else {}))
         depth = int(image.get("bits-per-sample")) if image.get_typeof("bits-per-sample") else 8
-        image = image[: image.bands - facts.masks] if facts.masks else image
+        if facts.masks and (colours := image.bands - facts.masks) in (1, 3, 4):
+            image = image[:colours]
         image = turned_too(shown(unlab(image) if facts.lab else image, frames, name), side)
         if kind == "png":
             image = stated_in_png(image, facts.density)
