@@ -14,22 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from esrgan.containers import (
-    avif_notes,
-    chunks_before_pixels,
-    is_lossless_webp,
-    is_whole_gif,
-    jpeg_notes,
-    png_texts,
-    scan_mended,
-    sniff,
-)
+from esrgan.containers import sniff
 from esrgan.errors import EsrganError
 from esrgan.picture_bmp import load_bmp
-from esrgan.picture_colours import png_notes, shown, unlab
+from esrgan.picture_colours import shown, unlab
+from esrgan.picture_facts import look
 from esrgan.picture_resolution import stated_in_exif, stated_in_png, turned_too
 from esrgan.picture_vips import pyvips
-from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field, masks, tiff_notes
 
 LIMIT_PIXELS = 300_000_000
 """More than this in a header is taken for a decompression bomb; 16384 x 16384 is below it."""
@@ -157,7 +148,8 @@ def open_picture(source: Path | bytes, *, limit_pixels: int = LIMIT_PIXELS) -> P
     name = name_of(source)
     with explained(name):
         kind = _kind(source, name)
-        facts = _peek(source, kind, name)
+        with _file(source) as file:
+            facts = look(file, kind, name)
         source = facts.patched or source
         image, notes = _load_all(source, kind, limit_pixels)
         frames = image.height // image.get_page_height()
@@ -206,51 +198,6 @@ def _kind(source: Path | bytes, name: str) -> str:
 
 def _file(source: Path | bytes) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What libvips does not tell of a file."""
-
-    notes: tuple[str, ...] = ()
-    lossless: bool = False
-    texts: bytes = b""
-    density: bytes = b""
-    """Of a PNG, its pHYs chunk's content."""
-    exif: bytes | None = None
-    patched: bytes | None = None
-    """Instead of the file: its content, as libvips can read it."""
-    lab: bool = False
-    """Whether that declares Lab RGB."""
-    masks: int = 0
-    """Bands after the colours, of a TIFF, that are not opacity."""
-
-
-def _peek(source: Path | bytes, kind: str, name: str) -> _Facts:
-    with _file(source) as file:
-        if kind == "gif" and not is_whole_gif(file):
-            raise EsrganError(f"{name}: damaged or not readable (it ends in the middle)")
-        if kind == "png":
-            chunks = chunks_before_pixels(file)
-            return _Facts(notes=png_notes(chunks), texts=png_texts(file), density=chunks.get(b"pHYs", b""))
-        if kind in ("avif", "heic"):
-            return _Facts(notes=avif_notes(file))
-        if kind == "jpeg":
-            return _Facts(notes=jpeg_notes(file), patched=scan_mended(file))
-        if kind == "webp":
-            return _Facts(lossless=is_lossless_webp(file))
-        return _peek_tiff(file, name) if kind == "tiff" else _Facts()
-
-
-def _peek_tiff(file: BinaryIO, name: str) -> _Facts:
-    if is_plain_ycbcr(file):
-        raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
-    lab = lab_field(file)
-    file.seek(0)
-    patched = file.read() if lab else None
-    if lab and patched:
-        patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
-    return _Facts(exif=as_exif(file), patched=patched, lab=bool(lab), masks=masks(file), notes=tiff_notes(file))
 
 
 def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:
