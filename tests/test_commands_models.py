@@ -8,6 +8,7 @@ from esrgan.cli import main
 from esrgan.describe import megaflops
 from esrgan.errors import EsrganError
 from esrgan.export import export
+from esrgan.images import write_rgb
 
 TINY = GeneratorConfig(channels=8, growth=4, blocks=1)
 
@@ -120,6 +121,63 @@ def test_a_scale_that_the_file_does_not_tell_is_given(tmp_path: Path, capsys: py
     assert "m.safetensors: esrgan, x3" in capsys.readouterr().out
     assert main(["models", "show", str(tmp_path / "m.safetensors"), "--no-speed"]) == 0
     assert "or x3" not in capsys.readouterr().out
+
+
+def test_show_obeys_nothing_that_a_header_says_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"licence": "MIT\x1b[2J", "author": "Ann Ångström\nlicence         CC0", "no\x07te": {"\x1b]0;x": 1}}
+    save_model(Generator(TINY), tmp_path / "m.safetensors", provenance=about)
+    assert main(["models", "show", str(tmp_path / "m.safetensors"), "--no-speed"]) == 0
+    said = capsys.readouterr().out
+    assert "MIT\\x1b[2J" in said
+    assert "Ann Ångström\\nlicence         CC0" in said
+    assert not {"\x1b", "\x07"} & set(said)
+    with pytest.raises(EsrganError):  # and the error is printed by the same rule
+        export(tmp_path / "\x1b.safetensors", tmp_path / "o.onnx")
+    assert main(["models", "show", str(tmp_path / "\x1b[2Jm.pth")]) == 1
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_too_small_a_picture_to_compare_with_is_told_the_size_that_is_needed(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rgb(torch.rand(3, 50, 70), tmp_path / "p.png")
+    line = ["export", models[0], str(tmp_path / "o.pt2"), "--picture", str(tmp_path / "p.png")]
+    assert main(line) == 1
+    assert "is 70 x 50; it must be at least 64 x 72" in capsys.readouterr().err
+    write_rgb(torch.rand(3, 72, 64), tmp_path / "p.png")
+    assert main(line) == 0
+
+
+def test_models_without_a_common_origin_blend_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = GeneratorConfig(channels=16, growth=8, blocks=1)
+    for seed, name in enumerate(("a_psnr", "a_gan")):
+        torch.manual_seed(seed)
+        save_model(Generator(shape), tmp_path / f"{name}.safetensors")
+    files = [str(tmp_path / f"a_{kind}.safetensors") for kind in ("psnr", "gan")]
+    assert main(["interpolate", *files, "--alpha", "0.5", "--out", str(tmp_path / "o.safetensors")]) == 0
+    assert "model 2 seems not to be trained from model 1" in capsys.readouterr().err
+    assert main(["interpolate", files[0], files[0], "--alpha", "0.5", "--out", str(tmp_path / "p.safetensors")]) == 0
+    assert not capsys.readouterr().err
+    write_rgb(torch.rand(3, 9, 9), tmp_path / "p.png")
+    upscale = ["upscale", str(tmp_path / "p.png"), "--out", str(tmp_path), "--model", files[1], "--alpha", "0.5"]
+    assert main(upscale) == 0
+    assert "seems not to be trained" in capsys.readouterr().err
+
+
+def test_enlarging_three_times_by_what_may_be_an_x3_model_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Generator(GeneratorConfig(scale=3, channels=8, growth=4, blocks=1))
+    torch.save(net.state_dict(), tmp_path / "m.pth")
+    write_rgb(torch.full((3, 9, 9), 0.5), tmp_path / "p.png")
+    for scale, said in (("3", True), ("2", False)):
+        upscale = ["upscale", str(tmp_path / "p.png"), "--out", str(tmp_path), "--model", str(tmp_path / "m.pth")]
+        main([*upscale, "--scale", scale])
+        assert ("m.pth is taken for an x2 model (or x3" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize("verb", ["interpolate", "models push", "test", "data check", "pretrain", "train", "upscale"])

@@ -87,7 +87,7 @@ def test_spandrel_loads_networks_of_special_shape(shape: dict[str, int], tmp_pat
     spandrel = pytest.importorskip("spandrel")
     net = saved(tmp_path / "a.safetensors", **{"growth": 32} | shape)
     result = convert(tmp_path / "a.safetensors", tmp_path / "b.pth", dialect="old")
-    assert ("padded from 16 to 32" in result.note) == ("growth" in shape)
+    assert ("padded from 16 to 32" in " ".join(result.notes)) == ("growth" in shape)
     theirs, lr = spandrel.ModelLoader().load_from_file(tmp_path / "b.pth"), torch.rand(1, 3, 13, 18)
     with torch.inference_mode():
         torch.testing.assert_close(theirs.model.eval()(lr), net(lr), atol=1e-6, rtol=0)
@@ -106,6 +106,7 @@ def test_our_own_file_is_read_by_spandrel_as_it_is(tmp_path: Path) -> None:
         ({"variant": "subpixel"}, "basicsr", "sub-pixel"),
         ({"scale": 3}, "old", "x3"),
         ({"plus": True}, "basicsr", "--to old"),
+        ({"growth": 48}, "basicsr", "growth 32 only"),
         ({}, "esrgan", "--to basicsr"),
     ],
 )
@@ -132,11 +133,55 @@ def test_an_x3_model_without_a_header_is_read_as_such_where_it_is_said(tmp_path:
     net = saved(tmp_path / "a.safetensors", scale=3)
     torch.save(net.state_dict(), tmp_path / "3x.pth")
     assert load_model(tmp_path / "3x.pth").scale == 2
-    assert convert(tmp_path / "3x.pth", tmp_path / "b.safetensors", scale=3).scale == 3
+    result = convert(tmp_path / "3x.pth", tmp_path / "b.safetensors", scale=3)
+    assert (result.scale, result.notes) == (3, [])
     lr = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
         assert torch.equal(load_model(tmp_path / "b.safetensors")(lr), net(lr))
     assert convert(tmp_path / "b.safetensors", tmp_path / "c.safetensors", scale=3).scale == 3
+
+
+def test_a_doubtful_scale_is_told_until_somebody_settles_it(tmp_path: Path) -> None:
+    torch.save(saved(tmp_path / "a.safetensors", scale=2).state_dict(), tmp_path / "2x.pth")
+    doubt = "taken for x2, or x3"
+    assert doubt in convert(tmp_path / "2x.pth", tmp_path / "b.safetensors").notes[0]
+    assert convert(tmp_path / "2x.pth", tmp_path / "b.safetensors", scale=2).notes == []
+    assert convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors").notes == []
+    assert not any(doubt in note for note in convert(tmp_path / "a.safetensors", tmp_path / "b.pth").notes)
+
+
+def test_equal_conversions_are_equal_files(tmp_path: Path) -> None:
+    saved(tmp_path / "a.safetensors")
+    about = {"author": "A", "licence": "MIT", "description": "for tests"}
+    for i in range(6):
+        convert(tmp_path / "a.safetensors", tmp_path / f"{i}.safetensors", dialect="basicsr", about=about)
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(6)}) == 1
+
+
+def test_author_licence_and_description_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = saved(tmp_path / "a.safetensors")
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    given = ["--author", "Ann", "--license", "CC-BY-4.0", "--description", "for faces"]
+    line = ["convert", str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"), *given]
+    assert main([*line, "--openmodeldb", str(tmp_path / "b.json")]) == 0
+    about = read_header(tmp_path / "b.safetensors").provenance
+    assert [about[name] for name in ("author", "licence", "description")] == ["Ann", "CC-BY-4.0", "for faces"]
+    assert about["converted_from"]["file"] == "a.pth"
+    entry = json.loads((tmp_path / "b.json").read_text())
+    assert [entry[name] for name in ("author", "license", "description")] == ["Ann", "CC-BY-4.0", "for faces"]
+
+
+@pytest.mark.parametrize("odd", ["steps 5", None, [1], {"steps": "many"}])
+def test_openmodeldb_metadata_takes_no_harm_from_an_odd_header(odd: object, tmp_path: Path) -> None:
+    about = {"recipe": odd, "description": None, "author": ["A"], "date": None, "licence": 3, "data": {"pictures": 7}}
+    save_model(saved(tmp_path / "a.safetensors"), tmp_path / "a.safetensors", provenance=about)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.pth")
+    write_openmodeldb(tmp_path / "b.pth", tmp_path / "b.json", about=about)
+    entry = json.loads((tmp_path / "b.json").read_text())
+    assert (entry["author"], entry["license"], entry["description"]) == ("", None, "")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", entry["date"])
+    assert entry["datasetSize"] == 7
+    assert "trainingIterations" not in entry
 
 
 @pytest.mark.parametrize("shape", [{"scale": 4}, {"scale": 2}, {"scale": 2, "unshuffle": 2}])

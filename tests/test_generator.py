@@ -135,7 +135,14 @@ def test_the_identity_start_needs_three_channels():
 
 
 @pytest.mark.parametrize(
-    ("bad", "named"), [({"scale": 5}, "5"), ({"variant": "modern"}, "modern"), ({"blocks": 0}, "blocks is 0")]
+    ("bad", "named"),
+    [
+        ({"scale": 5}, "5"),
+        ({"scale": 4.0}, "generator.scale is 4.0"),
+        ({"plus": 0}, "generator.plus is 0"),
+        ({"variant": "modern"}, "modern"),
+        ({"blocks": 0}, "blocks is 0"),
+    ],
 )
 def test_a_shape_that_does_not_exist_is_refused_with_its_value(bad, named):
     with pytest.raises(EsrganError, match=named):

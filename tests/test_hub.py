@@ -116,6 +116,26 @@ def test_a_model_is_pushed_with_its_card_and_pulled_again(
     assert load_model(pulled).scale == 4
 
 
+def test_what_is_there_is_replaced_only_when_asked(hub: tuple[str, type[Hub]], model: Path, tmp_path: Path) -> None:
+    endpoint, server = hub
+    server.files |= {"README.md": b"written by hand", "model.safetensors": b"another", "notes.txt": b"mine"}
+    with pytest.raises(EsrganError, match=r"has README\.md and model\.safetensors already; --overwrite"):
+        push(model, "someone/tiny", endpoint=endpoint)
+    assert server.files["README.md"] == b"written by hand"
+    push(model, "someone/tiny", endpoint=endpoint, overwrite=True)
+    assert server.files["model.safetensors"] == model.read_bytes()
+    assert server.files["notes.txt"] == b"mine"
+
+
+def test_two_previews_of_one_name_are_refused(model: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_rgb(torch.rand(3, 8, 8), tmp_path / folder / "x.png")
+    with pytest.raises(EsrganError, match="two previews have the same name"):
+        push(
+            model, "someone/tiny", previews=[tmp_path / "a/x.png", tmp_path / "b/x.png"], endpoint="http://127.0.0.1:9"
+        )
+
+
 def test_a_pulled_model_needs_no_network_any_more(hub: tuple[str, type[Hub]], model: Path, tmp_path: Path) -> None:
     endpoint, server = hub
     server.files["model.safetensors"] = model.read_bytes()

@@ -99,6 +99,21 @@ def test_models_of_other_programs_in_the_users_folder_are_at_hand(shelf):
     assert b.size() == sum(path.stat().st_size for path in mine.glob("b.*"))
 
 
+def test_files_that_another_model_hides_are_named_and_suffixes_are_names_too(shelf, capsys):
+    net = Generator(tiny.SHAPE)
+    mine = shelf / "mine"
+    mine.mkdir()
+    for name in ("twice.pth", "twice.safetensors", "lite_x4_gan.safetensors", "LOUD.SAFETENSORS"):
+        save_model(net, mine / name)
+    assert main(["models"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"left out: {mine / 'lite_x4_gan.safetensors'}, as another model at hand is called lite_x4_gan" in said
+    assert f"left out: {mine / 'twice.pth'}, as another model at hand is called twice" in said
+    assert "LOUD" in said
+    assert library.find_model("twice.safetensors") == mine / "twice.safetensors"
+    assert library.find_model("LOUD") == mine / "LOUD.SAFETENSORS"
+
+
 def test_only_a_word_gan_in_a_name_becomes_psnr(tmp_path):
     for name in ("elegant_gan", "elegant_psnr"):
         save_model(Generator(tiny.SHAPE), tmp_path / f"{name}.safetensors")

@@ -92,3 +92,10 @@ def test_what_spandrel_does_not_know_either_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EsrganError, match="spandrel cannot read") as error:
         load_network(tmp_path / "m.pth")
     assert "\n" not in str(error.value)
+
+
+def test_whatever_spandrel_stumbles_over_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compact(tmp_path / "m.pth")
+    monkeypatch.setattr(spandrel.ModelLoader, "load_from_state_dict", lambda *_: 1 // 0)
+    with pytest.raises(EsrganError, match=r"m\.pth: spandrel cannot read this network either \(.*division"):
+        load_network(tmp_path / "m.pth")

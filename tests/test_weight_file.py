@@ -77,6 +77,19 @@ def test_a_pickle_that_claims_memory_is_refused(new_format: bool, tmp_path: Path
         load_model(tmp_path / "m.pth")
 
 
+def test_a_second_pickle_that_only_torch_finds_is_refused(tmp_path: Path) -> None:
+    torch.save(weights(), tmp_path / "a.pth")
+    torch.save(weights() | {"x": Claims(2**40)}, tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as good, zipfile.ZipFile(tmp_path / "b.pth") as bad:
+        for evil in ("m/DATA.PKL", "m/Data.pkl"):  # torch finds names in lower and upper case alike, the first one
+            with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
+                archive.writestr(evil, bad.read("b/data.pkl"))
+                for entry in good.infolist():
+                    archive.writestr(entry.filename.replace("a/", "m/", 1), good.read(entry))
+            with pytest.raises(EsrganError, match="malicious: refused"):
+                read_weights(tmp_path / "m.pth")
+
+
 def test_a_tensor_that_repeats_one_number_for_ever_is_refused(tmp_path: Path) -> None:
     torch.save(weights() | {"x": torch.zeros(1).expand(2**40)}, tmp_path / "m.pth")
     with pytest.raises(EsrganError, match="claims more numbers than it holds"):
@@ -180,6 +193,9 @@ def test_a_quantised_ncnn_model_and_a_foreign_bin_are_refused(tmp_path: Path) ->
         (" 0=1 -23301=", " 0=2 -23301="),
         (" 0=0\nConvolution", " 0=1\nConvolution"),
         ("blob1_split0", "elsewhere"),
+        ("-23301=2,0.2,1.0", "-23301=2,1.0,0.2"),  # the skip is scaled, not what is new
+        ("0=4 1=3 3=1 4=1", "0=4 1=3 3=1 4=1 14=0"),
+        ("0=4 1=3 3=1 4=1", "0=4 1=3 3=1 4=1 18=0.5"),
     ],
 )
 def test_an_ncnn_network_with_other_constants_is_not_taken_for_esrgan(before: str, after: str, tmp_path: Path) -> None:
@@ -189,6 +205,21 @@ def test_an_ncnn_network_with_other_constants_is_not_taken_for_esrgan(before: st
     (tmp_path / "m.param").write_text(text.replace(before, after, 1))
     with pytest.raises(EsrganError, match="another network than ESRGAN"):
         load_model(tmp_path / "m.param")
+
+
+def test_an_ncnn_network_that_is_wired_otherwise_is_not_taken_for_esrgan(tmp_path: Path) -> None:
+    write_ncnn(Generator(TINY), tmp_path / "m.param", tmp_path / "m.bin")
+    lines = (tmp_path / "m.param").read_text().splitlines()
+    for kind in ("Concat", "Eltwise"):
+        place = next(i for i, line in enumerate(lines) if line.startswith(kind))
+        words = lines[place].split()
+        words[4], words[5] = words[5], words[4]  # the first two inputs
+        changed = [*lines[:place], " ".join(words), *lines[place + 1 :], "", " "]
+        (tmp_path / "m.param").write_text("\n".join(changed))
+        with pytest.raises(EsrganError, match="another network than ESRGAN"):
+            load_model(tmp_path / "m.param")
+    (tmp_path / "m.param").write_text("\n".join([*lines, "", " "]))  # empty lines at the end do no harm
+    assert load_model(tmp_path / "m.param").config == TINY
 
 
 def test_programs_are_refused_as_such(tmp_path: Path) -> None:

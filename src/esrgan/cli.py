@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError
 
 from esrgan import __version__
 from esrgan.commands_options import whole_numbers
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import EsrganError, UsageError, printable
 
 VERBS = {
     "upscale": ("commands_upscale:upscale_command", "Enlarge pictures: files, folders, or standard input."),
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return 1 if isinstance(error.__cause__, EsrganError) else 2
     except EsrganError as error:
-        print(f"esrgan: {error}", file=sys.stderr)
+        print(f"esrgan: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("esrgan: interrupted", file=sys.stderr)

@@ -11,13 +11,13 @@ def list_command() -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from esrgan.errors import EsrganError  # noqa: PLC0415
-    from esrgan.library import entries, user_folder  # noqa: PLC0415
+    from esrgan.errors import EsrganError, printable  # noqa: PLC0415
+    from esrgan.library import entries, hidden, user_folder  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "scale", "kind", "size", "speed", "PSNR-Y / LPIPS (Set5)", "licence"):
         table.add_column(column, overflow="fold")
-    broken = []
+    broken = [f"{entry.path}, as another model at hand is called {entry.name}" for entry in hidden()]
     for entry in entries():
         try:
             header = entry.header()
@@ -31,13 +31,13 @@ def list_command() -> None:
         about = header.provenance
         cells = (entry.name, f"x{header.config.scale}", about.get("stage", "-"), f"{size / 1e6:.1f} MB", _speed(size),
                  _scores(about), about.get("licence", "unknown"))  # fmt: skip
-        table.add_row(*(Text(str(cell)) for cell in cells))
+        table.add_row(*(Text(printable(str(cell))) for cell in cells))
     console = Console()
     console.print(table)
     folder = f"\nYour model folder: {user_folder()}"
     console.print(folder, style="dim", highlight=False, soft_wrap=True, markup=False)
     for line in broken:
-        console.print(f"left out: {line}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"left out: {printable(line)}", style="yellow", highlight=False, soft_wrap=True, markup=False)
 
 
 def _speed(size: int) -> str:

@@ -1,5 +1,6 @@
 """The verbs that move models about: ``convert``, ``export``, ``interpolate``, ``models show``, ``push``, ``pull``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from cyclopts import Parameter
 from esrgan.commands_options import Overwrite
 
 
-def convert_command(
+def convert_command(  # noqa: PLR0913 - each is an option that somebody sets
     model: str,
     out: Path,
     /,
@@ -16,6 +17,9 @@ def convert_command(
     to: Literal["esrgan", "basicsr", "old"] | None = None,
     half: Annotated[bool, Parameter(negative=())] = False,
     scale: int | None = None,
+    author: str | None = None,
+    licence: Annotated[str | None, Parameter(name=["--licence", "--license"])] = None,
+    description: str | None = None,
     openmodeldb: Path | None = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -27,7 +31,10 @@ def convert_command(
         to: esrgan: ours. basicsr: Real-ESRGAN's names, which nearly every program reads. old: the names of 2018.
             [esrgan for .safetensors, basicsr for .pth]
         half: Store 16-bit weights.
-        scale: The network's enlargement, where the file cannot tell: 3 for an x3 model, which else is taken for x2.
+        scale: The network's enlargement, 2 or 3, where the file cannot tell; else such a model is taken for x2.
+        author: What the new file says of who made the model. [as MODEL says, as the next two]
+        licence: Its licence, by custom an SPDX name: MIT, CC-BY-4.0, CC0-1.0.
+        description: What it is good for.
         openmodeldb: Also write the metadata that OpenModelDB wants, as JSON, to this file.
         overwrite: Replace files that are there.
     """
@@ -42,9 +49,11 @@ def convert_command(
     if openmodeldb:
         require_other(openmodeldb, *with_weights(source))
     require_new(out, openmodeldb, overwrite=overwrite)
-    result = convert(source, out, dialect=to, half=half, scale=scale)
+    said = {"author": author, "licence": licence, "description": description}
+    about = {name: text for name, text in said.items() if text is not None}
+    result = convert(source, out, dialect=to, half=half, scale=scale, about=about)
     print(f"{out}: {result.dialect}, x{result.scale}")
-    for line in (*result.parity, *([result.note] if result.note else [])):
+    for line in (*result.parity, *result.notes):
         print(f"  {line}")
     if openmodeldb:
         write_openmodeldb(out, openmodeldb, about=result.provenance)
@@ -108,8 +117,10 @@ def interpolate_command(
             raise UsageError("--alpha blends two models and is from 0 to 1; for more give --weights")
         weights = (1 - alpha, alpha)
     require_new(out, overwrite=overwrite)
-    blend_files([_find(model) for model in models], weights, out)
+    warning = blend_files([_find(model) for model in models], weights, out)
     print(out)
+    if warning:
+        print(f"  {warning}", file=sys.stderr)
 
 
 def show_command(model: str, /, *, speed: bool = True, full: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -133,6 +144,7 @@ def push_command(
     *,
     preview: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     private: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Upload a model to the Hugging Face Hub, with a card made from its header.
 
@@ -141,10 +153,11 @@ def push_command(
         repository: owner/name on the Hub; made where there is none.
         preview: A picture for the card; may be given several times.
         private: Make a new repository visible to you only.
+        overwrite: Replace the model and the card that are there.
     """
     from esrgan.hub import push  # noqa: PLC0415
 
-    print(push(_find(model), repository, previews=preview, private=private))
+    print(push(_find(model), repository, previews=preview, private=private, overwrite=overwrite))
 
 
 def pull_command(repository: str, /) -> None:

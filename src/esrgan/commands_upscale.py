@@ -165,17 +165,23 @@ def _load(
 ) -> "tuple[Network, str]":
     """The network, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
-    from esrgan.interpolate import interpolate  # noqa: PLC0415
+    from esrgan.interpolate import interpolate, strangers  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
-    from esrgan.model_file import fingerprint, load_model  # noqa: PLC0415
+    from esrgan.model_file import DOUBT, fingerprint, load_model, read_model  # noqa: PLC0415
     from esrgan.other_network import load_network  # noqa: PLC0415
 
     paired = alpha is not None and psnr_model is None
     path = find_model(model, scale=scale or 4, device=str(torch_device(device)), paired=paired)
     if alpha is None:
-        return load_network(path), fingerprint(path)
+        network = load_network(path)
+        if scale == 3 and network.scale == 2 and read_model(path).may_be_x3:
+            print(f"{path.name} is taken for an x2 model ({DOUBT})", file=sys.stderr)
+        return network, fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)
-    network = interpolate(load_model(other), load_model(path), alpha)
+    pair = load_model(other), load_model(path)
+    if warning := strangers(pair):
+        print(warning, file=sys.stderr)
+    network = interpolate(*pair, alpha)
     return network, f"{fingerprint(other)} {alpha} {fingerprint(path)}"
 
 

@@ -54,10 +54,11 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _require(self.variant in ("classic", "subpixel"), "generator.variant", self.variant, "classic or subpixel")
-        _require(self.scale in FACTORS, "generator.scale", self.scale, f"one of {', '.join(map(str, FACTORS))}")
-        for name in ("channels", "growth", "blocks", "unshuffle"):
+        for name in ("scale", "channels", "growth", "blocks", "unshuffle"):
             value = getattr(self, name)
-            _require(isinstance(value, int) and value >= 1, f"generator.{name}", value, "a whole number, at least 1")
+            _require(type(value) is int and value >= 1, f"generator.{name}", value, "a whole number, at least 1")
+        _require(self.scale in FACTORS, "generator.scale", self.scale, f"one of {', '.join(map(str, FACTORS))}")
+        _require(isinstance(self.plus, bool), "generator.plus", self.plus, "true or false")
         wanted = f"such that {self.scale} times it is one of {', '.join(map(str, FACTORS))}"
         _require(self.scale * self.unshuffle in FACTORS, "generator.unshuffle", self.unshuffle, wanted)
         if self.variant == "subpixel":

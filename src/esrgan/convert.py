@@ -15,7 +15,17 @@ from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing, require_other
 from esrgan.generator import Generator
-from esrgan.model_file import ModelFile, build, load_model, model_bytes, provenance_of, read_model, stored_weights
+from esrgan.model_file import (
+    DOUBT,
+    ModelFile,
+    build,
+    load_model,
+    model_bytes,
+    ordered,
+    provenance_of,
+    read_model,
+    stored_weights,
+)
 from esrgan.parity import Parity, compare, require
 
 Dialect = Literal["esrgan", "basicsr", "old"]
@@ -34,12 +44,18 @@ class Converted:
     parity: list[Parity]
     provenance: dict[str, Any]
     """What the source says of itself, also where the new file has no place for it."""
-    note: str = ""
-    """What the reader should know, if anything."""
+    notes: list[str]
+    """What the reader should know."""
 
 
 def convert(
-    source: Path | str, out: Path | str, *, dialect: Dialect | None = None, half: bool = False, scale: int | None = None
+    source: Path | str,
+    out: Path | str,
+    *,
+    dialect: Dialect | None = None,
+    half: bool = False,
+    scale: int | None = None,
+    about: dict[str, str] | None = None,
 ) -> Converted:
     """Write the model file ``source``, of any dialect, to ``out``, and prove that it is the same network.
 
@@ -50,6 +66,7 @@ def convert(
             (the 2018 names). None = esrgan for ``.safetensors``, basicsr for ``.pth``.
         half: Store fp16.
         scale: Of the network, where the file cannot tell: the weights of x3 have the shapes of those of x2.
+        about: What the new file is to say instead of the source: author, licence, description, or more.
 
     Raises:
         UsageError: A suffix that the dialect does not have, or ``out`` is ``source``.
@@ -62,20 +79,22 @@ def convert(
     if dialect == "esrgan" and out.suffix != ".safetensors":
         raise UsageError(f"{out}: our own dialect is a .safetensors file; leave --to out, or use --to basicsr")
     require_other(out, source)
-    model, note = read_model(source), ""
-    generator, provenance = build_scaled(model, source, scale), provenance_of(model, source)
+    model = read_model(source)
+    generator, provenance = build_scaled(model, source, scale), provenance_of(model, source) | (about or {})
+    notes = [f"taken for x2, {DOUBT}"] if model.may_be_x3 and scale is None else []
     if dialect == "esrgan":
         content = model_bytes(generator, provenance, half=half)
     else:
         _require_readable(generator.config, dialect)
         if generator.config.growth < READ_GROWTH:
-            note = f"growth was padded from {generator.config.growth} to {READ_GROWTH}, which other programs expect"
+            grown = f"from {generator.config.growth} to {READ_GROWTH}"
+            notes.append(f"growth was padded {grown}, which other programs expect")
         content = _content(widened(generator), dialect, out.suffix, half=half, provenance=provenance)
     with replacing(out) as temporary:
         temporary.write_bytes(content)
         parity = compare(generator, load_model(temporary))
         require(parity, half=half, what=out)
-    return Converted(dialect, generator.scale, parity, provenance, note)
+    return Converted(dialect, generator.scale, parity, provenance, notes)
 
 
 def build_scaled(model: ModelFile, source: Path, scale: int | None) -> Generator:
@@ -119,6 +138,8 @@ def _require_readable(config: GeneratorConfig, dialect: Dialect) -> None:
         raise EsrganError("no other program has the sub-pixel network; keep the .safetensors, or use `esrgan export`")
     if config.scale == 3:
         raise EsrganError("other programs take an x3 network for x2; keep the .safetensors, or use `esrgan export`")
+    if config.growth > READ_GROWTH:
+        raise EsrganError(f"other programs read growth {READ_GROWTH} only; keep the .safetensors, or `esrgan export`")
     if config.plus and dialect != "old":
         raise EsrganError("other programs read ESRGAN+ only as the old architecture; add --to old")
 
@@ -130,7 +151,7 @@ def _content(generator: Generator, dialect: Dialect, suffix: str, *, half: bool,
         weights = {old_name(name, generator.config): tensor for name, tensor in weights.items()}
     if suffix == ".safetensors":
         about = {theirs: provenance[ours] for ours, theirs in THEIRS.items() if isinstance(provenance.get(ours), str)}
-        return save(weights, {"format": "pt", **about})
+        return ordered(save(weights, {"format": "pt", **about}))
     content = io.BytesIO()
     torch.save({"params_ema": weights} if dialect == "basicsr" else weights, content)
     return content.getvalue()

@@ -9,8 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from esrgan.config import GeneratorConfig
+from esrgan.errors import printable
 from esrgan.generator import Generator
-from esrgan.model_file import build, read_model
+from esrgan.model_file import DOUBT, build, read_model
 from esrgan.upscaler import Upscaler
 
 SAMPLE = 64
@@ -34,7 +35,7 @@ def describe(path: Path, *, speed: bool = True, full: bool = False) -> dict[str,
         "dialect": model.dialect,
         "stored": model.storage,
         "network": network(config),
-        "scale": f"x{config.scale}" + " (or x3: then esrgan convert --scale 3)" * model.may_be_x3,
+        "scale": f"x{config.scale}" + f" ({DOUBT})" * model.may_be_x3,
         "parameters": f"{parameters:,}",
         "work": f"{megaflops(config):,.1f} MFLOP per pixel of the input",
     }
@@ -43,7 +44,7 @@ def describe(path: Path, *, speed: bool = True, full: bool = False) -> dict[str,
     facts["licence"] = str(about.pop("licence", "not stated in the file; ask where you have it from"))
     if not full and isinstance(about.get("init"), dict):
         about["init"] = f"{_origin(about['init'])} (--full tells all of it)"
-    return facts | dict(_flat(about))
+    return {printable(name): printable(value) for name, value in (facts | dict(_flat(about))).items()}
 
 
 def network(config: GeneratorConfig) -> str:

@@ -26,6 +26,11 @@ def of_system(error: OSError, message: str) -> EsrganError:
     return DiskFullError(message) if error.errno == errno.ENOSPC else EsrganError(message)
 
 
+def printable(text: str) -> str:
+    """``text`` in one line, without what a terminal would obey: names and headers come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -19,7 +19,7 @@ from esrgan.generator import Generator, mirrored
 from esrgan.images import read_rgb
 from esrgan.model_file import load_model
 from esrgan.openvino_network import openvino_network
-from esrgan.parity import Parity, Run, compare, require
+from esrgan.parity import Parity, Run, compare, large_enough, require
 
 EXAMPLE = (1, 3, 24, 32)
 """A size to trace the network with; it is none of the exported one's."""
@@ -48,7 +48,7 @@ def export(source: Path | str, out: Path | str, *, half: bool = False, picture: 
     _require_own_bin(out)
     write, load = FORMATS[out.suffix]
     generator = load_model(source).requires_grad_(False)
-    compared = None if picture is None else read_rgb(picture)
+    compared = None if picture is None else large_enough(read_rgb(picture))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:

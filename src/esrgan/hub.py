@@ -54,7 +54,13 @@ def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None,
 
 
 def push(
-    model: Path, repository: str, *, previews: Sequence[Path] = (), private: bool = False, endpoint: str | None = None
+    model: Path,
+    repository: str,
+    *,
+    previews: Sequence[Path] = (),
+    private: bool = False,
+    overwrite: bool = False,
+    endpoint: str | None = None,
 ) -> str:
     """Upload ``model`` as the one model file of ``owner/name``, with a card made from its header; gives the address.
 
@@ -63,10 +69,12 @@ def push(
         repository: ``owner/name``; made where there is none.
         previews: Pictures that the card shows.
         private: Make a new repository visible to its owner only.
+        overwrite: Replace a model and a card that are there.
         endpoint: Another Hub than ``HF_ENDPOINT`` or huggingface.co.
 
     Raises:
-        EsrganError: Not a model file of ours, a picture that is missing, no permission, or no huggingface_hub.
+        EsrganError: Not a model file of ours, a picture that is missing or has another's name, no permission, files in
+            the place of ours, or no huggingface_hub.
     """
     hub = _hub()
     found = read_model(model)
@@ -77,10 +85,15 @@ def push(
         raise EsrganError(f"there is no picture {missing[0]}")
     repo_id = repository.removeprefix(PREFIX)
     pictures = {f"previews/{path.name}": path for path in previews}
+    if len(pictures) < len(previews):
+        raise EsrganError("two previews have the same name, and one would replace the other; rename one")
     text = card(repo_id, found.header, list(pictures))
     files = {NAME: model, "README.md": text.encode(), **pictures}
     with _explained(hub, repo_id):
         api = hub.HfApi(endpoint=endpoint)
+        there = [] if overwrite else _files(hub, api, repo_id) & files.keys()
+        if there:
+            raise EsrganError(f"{repo_id} has {' and '.join(sorted(there))} already; --overwrite replaces them")
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
         api.create_commit(repo_id, operations, commit_message=f"{model.stem}")
@@ -142,6 +155,14 @@ def _cached(hub: Any, repo_id: str, wanted: str, cache: Path | None) -> Path | N
         return folder / _choose(repo_id, wanted, [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")])
     except (hub.errors.LocalEntryNotFoundError, EsrganError, ValueError):
         return None
+
+
+def _files(hub: Any, api: Any, repo_id: str) -> set[str]:
+    """What lies in a repository; nothing where there is none."""
+    try:
+        return {sibling.rfilename for sibling in api.model_info(repo_id).siblings or ()}
+    except hub.errors.RepositoryNotFoundError:
+        return set()
 
 
 def _hub() -> Any:

@@ -44,8 +44,17 @@ def entries() -> list[Entry]:
     Raises:
         EsrganError: The user's folder is there and cannot be read.
     """
-    found = {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_in(SHIPPED, shipped=True))}
-    return sorted(found.values(), key=lambda entry: (not entry.shipped, entry.name))
+    return sorted(_by_name().values(), key=lambda entry: (not entry.shipped, entry.name))
+
+
+def hidden() -> list[Entry]:
+    """The files in the user's folder that have the name of another model, which is the one that the name means."""
+    known = _by_name()
+    return [entry for entry in _in(user_folder(), shipped=False) if known[entry.name] != entry]
+
+
+def _by_name() -> dict[str, Entry]:
+    return {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_in(SHIPPED, shipped=True))}
 
 
 def find_model(model: str | Path | None = None, *, scale: float = 4, device: str = "cpu", paired: bool = False) -> Path:
@@ -72,7 +81,7 @@ def find_model(model: str | Path | None = None, *, scale: float = 4, device: str
     if Path(model).is_file():
         return Path(model)
     for entry in entries():
-        if str(model) == entry.name:
+        if str(model) in (entry.name, entry.path.name):
             return entry.path
     names = ", ".join(entry.name for entry in entries()) or "none"
     raise EsrganError(f"there is no model {str(model)!r}: neither a file nor one of the models at hand ({names})")
@@ -119,7 +128,7 @@ def _default(scale: float, device: str, *, paired: bool) -> Path:
 def _in(folder: Path, *, shipped: bool) -> Iterator[Entry]:
     try:
         for path in sorted(folder.iterdir()):
-            if path.suffix in SUFFIXES and path.is_file():
+            if path.suffix.lower() in SUFFIXES and path.is_file():
                 yield Entry(path.stem, path, shipped)
     except FileNotFoundError:
         return

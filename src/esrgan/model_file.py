@@ -28,6 +28,9 @@ FOREIGN = {"author": "author", "license": "licence", "licence": "licence", "desc
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param")
 """Of model files; of ncnn's pairs, the .param."""
 
+DOUBT = "or x3, which weights alone do not tell: `esrgan convert --scale 2`, or 3, settles it"
+"""What to say of a model that may be x3."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
@@ -85,7 +88,7 @@ def model_bytes(generator: Generator, provenance: dict[str, Any], *, half: bool)
     metadata = {"format": "esrgan", "config": json.dumps(asdict(generator.config))}
     if provenance:
         metadata["provenance"] = json.dumps(provenance, ensure_ascii=False)
-    return _ordered(save(stored_weights(generator, half=half), metadata))
+    return ordered(save(stored_weights(generator, half=half), metadata))
 
 
 def stored_weights(generator: Generator, *, half: bool) -> dict[str, Tensor]:
@@ -94,7 +97,7 @@ def stored_weights(generator: Generator, *, half: bool) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in generator.state_dict().items()}
 
 
-def _ordered(content: bytes) -> bytes:
+def ordered(content: bytes) -> bytes:
     """A safetensors file with its metadata in order: the library shuffles it, and equal models shall be equal files."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +9,17 @@ import torch
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
-from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.errors import EsrganError, first_line
 from esrgan.foreign import Found, OtherArchitectureError, config_of, in_rgb, require_rgb
-from esrgan.generator import RESIDUAL_SCALE
+from esrgan.generator import Generator
+from esrgan.ncnn_layers import Layer, same_network
 
 MAGIC = "7767517"
 HALF = 0x01306B47  # stands before weights that are stored in fp16; 0 before fp32
 LARGEST_PARAM = 8 * 2**20
 PLAIN = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp", "ReLU", "Reorg", "PixelShuffle", "TanH"}
 """The layers of RRDB networks that have no weights."""
-
-
-@dataclass
-class Layer:
-    """One line of a ``.param``: a layer's kind, its parameters by number, what it reads and what it writes."""
-
-    kind: str
-    options: dict[int, list[float]]
-    inputs: list[str]
-    outputs: list[str]
-
-    def option(self, number: int, default: float = 0) -> float:
-        """A parameter that is one number."""
-        values = self.options.get(number, [default])
-        if len(values) != 1 or abs(values[0]) > LARGEST_PARAM:
-            raise ValueError(f"the {self.kind} layer {self.outputs} has {values} where one sensible number belongs")
-        return values[0]
+LIKE = "{} is another network than ESRGAN, though of like layers; it runs in ncnn only"
 
 
 def is_param(path: Path) -> bool:
@@ -60,16 +43,33 @@ def read_ncnn(path: Path) -> Found:
         raise EsrganError(f"{path} is a damaged ncnn .param file ({first_line(error)}); download it again") from error
     try:
         config = _describe(layers, path)
-        weights = _read_bin(layers, layer_names(config), binary.read_bytes())
+        stored = _read_bin(layers, layer_names(config), binary.read_bytes())
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError, RuntimeError) as error:
         raise EsrganError(
             f"{binary} does not belong to {path.name}, or one is damaged ({first_line(error)}); download both again"
         ) from error
-    if config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers):
-        weights["conv_first.weight"] = unfold(weights["conv_first.weight"], config.unshuffle)
-    weights = in_rgb(weights)
+    folded = config.unshuffle > 1 and not any(layer.kind == "Reorg" for layer in layers)
+    first = stored["conv_first.weight"]
+    weights = in_rgb(stored | ({"conv_first.weight": unfold(first, config.unshuffle)} if folded else {}))
     require_rgb(weights["conv_first.weight"], weights["conv_last.weight"], config.unshuffle, path)
+    _require_same(layers, stored, config, weights, path)
     return Found(config, weights, "ncnn")
+
+
+def _require_same(
+    layers: list[Layer], stored: dict[str, Tensor], config: GeneratorConfig, weights: dict[str, Tensor], path: Path
+) -> None:
+    """Refuse layers that, with the weights ``stored``, are not the network of ``config`` with ``weights``."""
+    with torch.device("meta"):
+        generator = Generator(config, start="paper")
+    in_order = [(stored[f"{name}.weight"], stored.get(f"{name}.bias")) for name in layer_names(config)]
+    try:
+        generator.load_state_dict(weights, assign=True)
+        same = same_network(layers, in_order, generator)
+    except (KeyError, ValueError, IndexError, RuntimeError) as error:
+        raise OtherArchitectureError(f"{LIKE.format(path)} ({first_line(error)})") from error
+    if not same:
+        raise OtherArchitectureError(LIKE.format(path))
 
 
 def precision(path: Path) -> str:
@@ -107,6 +107,8 @@ def _parse(path: Path) -> list[Layer]:
         raise ValueError("larger than any")
     layers = []
     for line in path.read_text(encoding="ascii").splitlines()[2:]:
+        if not line.strip():
+            continue
         kind, _, read, written, *rest = line.split()
         outputs, last = int(read), int(read) + int(written)
         layers.append(Layer(kind, _options(rest[last:]), rest[:outputs], rest[outputs:last]))
@@ -135,11 +137,8 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
     ups = [layer for layer in layers if layer.kind == ("PixelShuffle" if subpixel else "Interp")]
     main = [layer for layer in layers if layer.kind == "Convolution" and layer.option(1) > 1]
     blocks, rest = divmod(len(main) - len(ups) - (3 if subpixel else 4), 15)
-    right = _constants_are_right(layers, blocks, len(ups), subpixel=subpixel) and _layers_are_plain(layers, main[:1])
-    if rest or blocks < 1 or not right:
-        raise OtherArchitectureError(
-            f"{path} is another network than ESRGAN, though of like layers; it runs in ncnn only"
-        )
+    if rest or blocks < 1:
+        raise OtherArchitectureError(LIKE.format(path))
     reorg = [layer for layer in layers if layer.kind == "Reorg"]
     unshuffle = int(reorg[0].option(0) if reorg else main[0].option(3, 1))
     return config_of(
@@ -152,45 +151,6 @@ def _describe(layers: list[Layer], path: Path) -> GeneratorConfig:
         unshuffle=unshuffle,
         plus=len(main) < kinds["Convolution"],
     )
-
-
-def _constants_are_right(layers: list[Layer], blocks: int, ups: int, *, subpixel: bool) -> bool:
-    """Whether the activations, residual scalings and enlargements are those of an RRDB network."""
-    slopes = [layer.option(0) for layer in layers if layer.kind == "ReLU"]
-    slopes += [layer.option(10) for layer in layers if layer.kind == "Convolution" and layer.option(9)]
-    factors = [value for layer in layers if layer.kind == "Eltwise" for value in layer.options.get(1, []) if value != 1]
-    factors += [layer.option(2) for layer in layers if layer.kind == "BinaryOp" and layer.option(0) == 2]
-    nearest = all(layer.option(0) == 1 for layer in layers if layer.kind == "Interp")
-    expected = [RESIDUAL_SCALE] * 4 * blocks + ([0.5, 2.0] if subpixel else [])
-    return (
-        nearest
-        and [round(slope, 5) for slope in slopes] == [NEGATIVE_SLOPE] * (12 * blocks + (0 if subpixel else ups + 1))
-        and sorted(round(factor, 5) for factor in factors) == expected
-    )
-
-
-def _layers_are_plain(layers: list[Layer], first: list[Layer]) -> bool:
-    """Whether each layer does what its kind does in an RRDB network: no strides, dilations, crops, other operations."""
-    joined = [len(layer.inputs) for layer in layers if layer.kind == "Concat"]
-    produced = [blob for layer in layers for blob in layer.outputs]
-    return (
-        joined == [2, 3, 4, 5] * (len(joined) // 4)
-        and len(produced) == len(set(produced))
-        and all(blob in produced for layer in layers for blob in layer.inputs)
-        and all(_convolves_plainly(layer, free=layer in first) for layer in layers if layer.kind == "Convolution")
-        and all(layer.option(0) == 1 for layer in layers if layer.kind == "Eltwise")
-        and all(layer.option(0) in (0, 2) for layer in layers if layer.kind == "BinaryOp")
-        and all(layer.option(0) == 0 for layer in layers if layer.kind == "Concat")
-        and all(layer.option(1) == layer.option(2) for layer in layers if layer.kind == "Interp")
-    )
-
-
-def _convolves_plainly(layer: Layer, *, free: bool) -> bool:
-    size, stride = layer.option(1), layer.option(3, 1)
-    square = layer.option(11, size) == size and layer.option(13, stride) == stride
-    same = stride == 1 and layer.option(4) == size // 2
-    folded = free and stride > 1 and size == 3 * stride and layer.option(4) == stride
-    return square and (same or folded) and layer.option(2, 1) == 1 and not layer.option(8)
 
 
 def _read_bin(layers: list[Layer], names: list[str], data: bytes) -> dict[str, Tensor]:

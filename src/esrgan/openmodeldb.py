@@ -8,6 +8,10 @@ from typing import Any
 from esrgan.files import write_text
 from esrgan.model_file import read_model, sha256
 
+NUMBERS = (("recipe", "steps", "trainingIterations"), ("recipe", "batch", "trainingBatchSize"),
+           ("recipe", "patch", "trainingHRSize"), ("data", "pictures", "datasetSize"))  # fmt: skip
+"""Where our header has them, and how OpenModelDB calls them."""
+
 
 def write_openmodeldb(model: Path, out: Path, *, about: dict[str, Any]) -> None:
     """Write the JSON for the model file ``model``; what ``about`` does not say is left empty, for its author."""
@@ -27,11 +31,11 @@ def openmodeldb(model: Path, about: dict[str, Any]) -> dict[str, Any]:
     }
     entry = {
         "name": model.stem,
-        "author": about.get("author", ""),
-        "license": about.get("licence"),
+        "author": _text(about, "author"),
+        "license": _text(about, "licence") or None,
         "tags": [],
-        "description": str(about.get("description", "")).strip(),
-        "date": str(about.get("date", datetime.datetime.now(tz=datetime.UTC).date()))[:10],
+        "description": _text(about, "description"),
+        "date": (_text(about, "date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())[:10],
         "architecture": "esrgan+" if config.plus else "esrgan",
         "size": [f"{config.channels}nf", f"{config.blocks}nb"],
         "scale": config.scale,
@@ -40,6 +44,14 @@ def openmodeldb(model: Path, about: dict[str, Any]) -> dict[str, Any]:
         "resources": [resource],
         "images": [],
     }
-    recipe = {"steps": "trainingIterations", "batch": "trainingBatchSize", "patch": "trainingHRSize"}
-    known = about.get("recipe", {})
-    return entry | {theirs: known[ours] for ours, theirs in recipe.items() if ours in known}
+    return entry | {name: about[part][ours] for part, ours, name in NUMBERS if _has_number(about.get(part), ours)}
+
+
+def _text(about: dict[str, Any], name: str) -> str:
+    """What a header, in which anything may stand, says in words."""
+    value = about.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _has_number(part: Any, name: str) -> bool:
+    return isinstance(part, dict) and type(part.get(name)) is int

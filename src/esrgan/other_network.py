@@ -51,7 +51,7 @@ def load_network(path: Path) -> Generator | OtherNetwork:
     tensors = read_weights(path).tensors
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(tensors)
-    except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError, IndexError, AssertionError) as error:
+    except Exception as error:  # spandrel computes with whatever shapes it finds
         reason = first_line(error)
         raise EsrganError(f"{path}: spandrel cannot read this network either ({reason[:200]})") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor) or descriptor.input_channels != 3:

@@ -40,7 +40,7 @@ class Parity:
 def compare(generator: Generator, run: Run, *, picture: Tensor | None = None) -> list[Parity]:
     """Run both on two sizes of ``picture``, (3, H, W) in [0, 1]; with none, of a photograph that comes along."""
     rows = []
-    picture = read_rgb(PHOTO) if picture is None else picture
+    picture = read_rgb(PHOTO) if picture is None else large_enough(picture)
     for height, width in SIZES:
         lr = _crop(picture, height, width)
         with torch.inference_mode():
@@ -86,8 +86,21 @@ def made_picture(height: int, width: int) -> Tensor:
     return (colours + 0.3 * disc + waves + grain).clamp(0, 1)[None]
 
 
-def _crop(picture: Tensor, height: int, width: int) -> Tensor:
+def large_enough(picture: Tensor) -> Tensor:
+    """``picture``, (3, H, W), which must not be smaller than what is compared.
+
+    Raises:
+        EsrganError: It is.
+    """
+    height, width = (max(side) for side in zip(*SIZES, strict=True))
     if picture.shape[-2] < height or picture.shape[-1] < width:
-        raise EsrganError(f"the picture to compare with must be at least {width} x {height}")
+        raise EsrganError(
+            f"the picture to compare with is {picture.shape[-1]} x {picture.shape[-2]}; it must be at least"
+            f" {width} x {height}"
+        )
+    return picture
+
+
+def _crop(picture: Tensor, height: int, width: int) -> Tensor:
     top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
     return picture[None, :, top : top + height, left : left + width].contiguous()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.containers import sniff
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, printable
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
 from esrgan.picture_facts import look
@@ -105,8 +105,7 @@ class RowReader:
 
 def name_of(source: Path | bytes) -> str:
     """What to call a picture in a message of one line, whatever its file is named."""
-    name = str(source) if isinstance(source, Path) else "the picture"
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
+    return printable(str(source)) if isinstance(source, Path) else "the picture"
 
 
 def told(error: object, source: Path) -> str:

@@ -4,6 +4,7 @@ A ``.pth`` is a pickle. It is read by ``torch.load(weights_only=True)`` alone, a
 looked through for anything that tensors do not need. Memory stays within a small multiple of the file's size.
 """
 
+import io
 import re
 import struct
 import warnings
@@ -122,8 +123,10 @@ def _check_zip(path: Path) -> None:
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise EsrganError(f"{path} is a zip archive but no .pth file of weights")
-        with archive.open(pickles[0]) as file:
-            look_through(file, path)
+        read = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # by torch, which may find another one
+        if read != archive.read(pickles[0]):
+            raise EsrganError(f"{path} shows one pickle and has torch read another; it is malicious: refused")
+        look_through(io.BytesIO(read), path)
 
 
 def _check_legacy(path: Path) -> None:
