@@ -4,6 +4,7 @@ before_after.png: bicubic and the default model; crops.png: bicubic, PSNR, GAN, 
 jpeg.png: LR from a JPEG file of quality 60 by bicubic, the GAN model and the one for JPEG files, and HR.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from cyclopts import App, Parameter
 from torch import Tensor
 
 from esrgan.benchmark import Bicubic
+from esrgan.cli import run
 from esrgan.compare import labelled
 from esrgan.images import find_images, read_rgb, write_rgb
 from esrgan.interpolate import interpolate
@@ -54,42 +56,44 @@ def draw(
     path = find_model(model)
     models = load_model(partner(path)), load_model(path)
     psnr, gan = (Upscaler(m, precision="fp32") for m in models)
-    out.mkdir(parents=True, exist_ok=True)
     bicubic = Bicubic(gan.scale)
     columns: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": bicubic, "PSNR model": psnr, "GAN model": gan}
 
     samples = {name: read_rgb(ROOT / "docs" / "samples" / f"{name}.png") for name in CROPS}
-    rows = [[_window(run(samples[name][None])[0], (top, left), (HEIGHT, WIDTH), gan.scale) for run in (bicubic, gan)]
-            for name, top, left in BEFORE_AFTER]  # fmt: skip
-    write_rgb(_sheet(rows), out / "before_after.png")
+    real = {name: read_rgb(photos / f"{name}.png") for name in CROPS}
+    sheets: dict[str, list[list[Tensor]]] = {}  # written at the end, when nothing can fail any more
+    sheets["before_after"] = [
+        [_window(way(samples[name][None])[0], (top, left), (HEIGHT, WIDTH), gan.scale) for way in (bicubic, gan)]
+        for name, top, left in BEFORE_AFTER
+    ]
 
     size = (CROP, CROP)
-    rows = []
+    sheets["crops"] = []
     for name, corner in CROPS.items():
-        made = {title: run(samples[name][None])[0] for title, run in columns.items()}
-        made["HR"] = read_rgb(photos / f"{name}.png")
-        rows.append([labelled(_window(image, corner, size, gan.scale), title) for title, image in made.items()])
-    write_rgb(_sheet(rows), out / "crops.png")
+        made = {title: way(samples[name][None])[0] for title, way in columns.items()} | {"HR": real[name]}
+        row = [labelled(_window(image, corner, size, gan.scale), title) for title, image in made.items()]
+        sheets["crops"].append(row)
 
     blends = {f"alpha {alpha:g}": Upscaler(interpolate(*models, alpha), precision="fp32") for alpha in ALPHAS}
-    rows = [
+    sheets["alpha"] = [
         [
-            labelled(_window(run(samples[name][None])[0], CROPS[name], size, gan.scale), title)
-            for title, run in blends.items()
+            labelled(_window(way(samples[name][None])[0], CROPS[name], size, gan.scale), title)
+            for title, way in blends.items()
         ]
         for name in ("osprey", "lynx")
     ]
-    write_rgb(_sheet(rows), out / "alpha.png")
     jpeg = Upscaler("lite_x4_jpeg", precision="fp32")
     ways: dict[str, Callable[[Tensor], Tensor]] = {"bicubic": bicubic, "GAN model": gan, "lite_x4_jpeg": jpeg}
-    rows = []
+    sheets["jpeg"] = []
     for name in ("colosseum", "lynx"):
         lr = compressed_tensor(samples[name], QUALITY)[None]
-        made = {title: run(lr)[0] for title, run in ways.items()} | {"HR": read_rgb(photos / f"{name}.png")}
-        rows.append([labelled(_window(image, CROPS[name], size, gan.scale), title) for title, image in made.items()])
-    write_rgb(_sheet(rows), out / "jpeg.png")
+        made = {title: way(lr)[0] for title, way in ways.items()} | {"HR": real[name]}
+        row = [labelled(_window(image, CROPS[name], size, gan.scale), title) for title, image in made.items()]
+        sheets["jpeg"].append(row)
     if more:
-        write_rgb(_sheet([_middles(image, columns, gan.scale) for image in find_images(more)]), out / "more.png")
+        sheets["more"] = [_middles(image, columns, gan.scale) for image in find_images(more)]
+    for name, rows in sheets.items():
+        write_rgb(_sheet(rows), out / f"{name}.png")
 
 
 def _middles(path: Path, columns: dict[str, Callable[[Tensor], Tensor]], scale: int) -> list[Tensor]:
@@ -99,7 +103,7 @@ def _middles(path: Path, columns: dict[str, Callable[[Tensor], Tensor]], scale: 
     hr = hr[:, : height * scale, : width * scale]
     lr, size = make_lr(hr, scale), (min(CROP, height), min(CROP, width))
     corner = ((height - size[0]) // 2, (width - size[1]) // 2)
-    made = {title: run(lr[None])[0] for title, run in columns.items()} | {f"HR {path.stem}": hr}
+    made = {title: way(lr[None])[0] for title, way in columns.items()} | {f"HR {path.stem}": hr}
     return [labelled(_window(image, corner, size, scale), title) for title, image in made.items()]
 
 
@@ -121,4 +125,4 @@ def _sheet(rows: list[list[Tensor]]) -> Tensor:
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run(app, sys.argv[1:]))

@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from cyclopts import App, Parameter
 
 from esrgan.benchmark import evaluate
+from esrgan.cli import run
 from esrgan.config import Config, PretrainConfig, TrainConfig
 from esrgan.config_file import FREE, flattened, plain, toml_value
 from esrgan.errors import EsrganError
@@ -124,6 +126,9 @@ def _commit() -> str:
 def _licences(manifest: Path) -> dict[str, object]:
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == "train"]
+    odd = [row["origin"] for row in rows if ":" not in row["origin"]]
+    if odd:
+        raise EsrganError(f"{manifest}: the origin {odd[0]!r} is not of the form HOST:OWNER/NAME@COMMIT")
     origins = {row["origin"].split("#")[0].split(":")[1].split("@")[0] for row in rows}
     return {"licences": dict(Counter(row["licence"] for row in rows).most_common()), "origins": sorted(origins)}
 
@@ -176,7 +181,11 @@ def _options(recipe: dict[str, Any], path: Path, kind: type[Config]) -> str:
     """What the recipe has otherwise than the config file, as options of the command."""
     table, words = _table(path, kind), ""
     for name, value in recipe.items():
-        if name not in {"images", "val", "init"} | FREE - {"steps"} and value != table.get(name):
+        if name in {"images", "val", "init"} | FREE - {"steps"} or value == table.get(name):
+            continue
+        if isinstance(value, dict):
+            words += "".join(f" --{name.replace('_', '-')}.{key} {each}" for key, each in value.items())
+        else:
             words += f" --{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
     return words
 
@@ -274,4 +283,4 @@ sets. The file's header names the repositories they come from (`esrgan models sh
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run(app, sys.argv[1:]))

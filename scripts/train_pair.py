@@ -18,7 +18,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from esrgan.errors import EsrganError
+from esrgan.cli import run
+from esrgan.errors import EsrganError, UsageError
 from esrgan.files import write_text
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,13 +63,22 @@ def train_pair(  # noqa: PLR0913 - each is an option
     one += ["--init", str(init)] if init else []
     two = ["train", "--config", str(CONFIGS / f"{name}_esrgan_x{scale}.toml"), *common, "--run-dir", str(out / "gan")]
     two += ["--init", str(out / "psnr" / "best.safetensors"), *(["--vgg", str(vgg)] if vgg else [])]
-    for stage, command, share in (("psnr", one, psnr_share), ("gan", two, 1 - psnr_share)):
-        _esrgan([*command, "--steps", str(_steps(out / "plan.json", stage, command, minutes * share))])
+    for stage, command, minutes_of_it in (
+        ("psnr", one, minutes * psnr_share),
+        ("gan", two, minutes * (1 - psnr_share)),
+    ):
+        _esrgan([*command, "--steps", str(_steps(out / "plan.json", stage, command, minutes_of_it))])
 
 
 def _steps(plan: Path, stage: str, command: list[str], minutes: float) -> int:
     """How many steps the stage takes: as planned before, else what fits into the minutes."""
-    planned: dict[str, int] = json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else {}
+    planned: dict[str, float] = json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else {}
+    before = planned.setdefault(f"{stage} minutes", minutes)
+    if before != minutes:
+        raise UsageError(
+            f"{plan} gives stage {stage} {before:g} minutes, not {minutes:g}; give the same --minutes and --psnr-share,"
+            f" or another --out, or take {stage} out of that file to plan it anew"
+        )
     if stage not in planned:
         said = _esrgan([*command, "--dry-run"], read=True)
         found = STEPS_PER_SECOND.search(said)
@@ -77,7 +87,7 @@ def _steps(plan: Path, stage: str, command: list[str], minutes: float) -> int:
         planned[stage] = max(1, int(float(found[1]) * 60 * minutes))
         plan.parent.mkdir(parents=True, exist_ok=True)
         write_text(plan, json.dumps(planned) + "\n")
-    return planned[stage]
+    return int(planned[stage])
 
 
 def _esrgan(arguments: list[str], *, read: bool = False) -> str:
@@ -97,4 +107,4 @@ def _esrgan(arguments: list[str], *, read: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    sys.exit(run(app, sys.argv[1:]))

@@ -7,13 +7,14 @@ import pyvips
 import tiny
 import torch
 
-from esrgan.benchmark import Bicubic, evaluate, score
+from esrgan.benchmark import SCORES, Bicubic, evaluate, score
 from esrgan.cli import main
 from esrgan.config import GeneratorConfig
 from esrgan.devices import bf16_is_fast
 from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.images import read_rgb, write_rgb
+from esrgan.interpolate import blend_files
 from esrgan.model_file import save_model
 from esrgan.pairs import each_pair, find_pairs
 from esrgan.resize import make_lr
@@ -56,6 +57,11 @@ def offline(tmp_path, monkeypatch):
         ("HR/img_001_HR.png", "LR/img_001_LR.png"),
         ("HR/a.png", "LR/a_x4.webp"),
         ("hr/A.PNG", "lr/a.png"),
+        ("GT/a.png", "LQ/a.png"),
+        ("HR/a.png", "LR_x4/a.png"),
+        ("HR/a.png", "x4/LR/a.png"),
+        ("DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic/X4/0801x4.png"),
+        ("Set5_HR/a.png", "Set5_LR_x4/a.png"),
     ],
 )
 def test_the_layouts_that_datasets_come_in_are_understood(tmp_path, hr, lr):
@@ -189,7 +195,8 @@ def test_the_command_prints_a_table_and_the_protocol_and_writes_json(tmp_path, c
     report = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert list(report) == ["model", "protocol", "datasets"]
     (dataset,) = report["datasets"]
-    assert list(dataset) == ["name", "psnr_y", "ssim_y", "lpips", "images"]
+    assert list(dataset) == ["name", *SCORES, "seconds", "images"]
+    assert dataset["grid4"] == dataset["images"][0]["grid4"]
     assert dataset["name"] == "Mine"
     assert dataset["lpips"] is None
     assert {"name", "psnr_y", "ssim_y", "lpips", "seconds"} <= dataset["images"][0].keys()
@@ -252,6 +259,80 @@ def test_an_lr_folder_of_an_unknown_name_is_not_passed_over(tmp_path):
     write_pair(tmp_path / "HR" / "a.png", tmp_path / "LR_unknown" / "X4" / "a.png")
     with pytest.raises(EsrganError, match="LR_unknown may hold the LR pictures"):
         find_pairs(tmp_path, 4)
+
+
+@pytest.mark.parametrize("folder", ["small", "bicubic/X4", "LQ_other"])
+def test_pictures_of_lr_size_under_any_name_are_not_passed_over(tmp_path, folder):
+    write_pair(tmp_path / "HR" / "a.png", tmp_path / folder / "ax4.png")
+    with pytest.raises(EsrganError, match=f"{folder.split('/')[0]} may hold the LR pictures"):
+        find_pairs(tmp_path, 4)
+
+
+def test_results_of_other_methods_beside_hr_are_not_taken_for_lr(tmp_path):
+    for folder in ("HR", "EDSR"):
+        write_rgb(picture(), tmp_path / folder / "a.png")
+    assert [files.lr for files in find_pairs(tmp_path, 4)] == [None]
+
+
+def test_two_folders_of_hr_are_told_from_one(tmp_path):
+    for part in ("train", "valid"):
+        write_rgb(picture(), tmp_path / f"DIV2K_{part}_HR" / "a.png")
+    with pytest.raises(EsrganError, match="has DIV2K_train_HR and DIV2K_valid_HR"):
+        find_pairs(tmp_path, 4)
+
+
+@pytest.mark.parametrize("twice", ["HR/a.webp", "LR/a.webp"])
+def test_a_name_that_two_pictures_have_is_an_error(tmp_path, twice):
+    write_pair(tmp_path / "HR" / "a.png", tmp_path / "LR" / "a.png")
+    write_rgb(picture(), tmp_path / twice)
+    with pytest.raises(EsrganError, match=r"a\.(png|webp) and a\.(png|webp) have one name"):
+        find_pairs(tmp_path, 4)
+
+
+def test_pictures_that_were_saved_score_as_the_model_did(tmp_path, capsys, offline):
+    for name in ("Mine", "Other"):
+        write_pair(tmp_path / name / "HR" / "a.png", tmp_path / name / "LR" / "a.png", picture(seed=len(name)))
+    words = ["test", "--data", str(tmp_path / "Mine"), str(tmp_path / "Other"), "--json", str(tmp_path / "one.json")]
+    assert main([*words, "--model", "bicubic", "--save", str(tmp_path / "sr")]) == 0
+    assert read_rgb(tmp_path / "sr" / "Other" / "a.png").shape == (3, 48, 64)
+    (tmp_path / "sr" / "Other" / "a.png").rename(tmp_path / "sr" / "Other" / "a_x4_SR.png")
+    words[-1] = str(tmp_path / "two.json")
+    assert main([*words, "--model", str(tmp_path / "sr")]) == 0
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert [row["psnr_y"] for row in one["datasets"]] == [row["psnr_y"] for row in two["datasets"]]
+    assert two["model"] == "sr"
+    assert main([*words, "--overwrite", "--model", "bicubic", "--save", str(tmp_path / "Mine")]) == 0
+    assert (tmp_path / "Mine" / "Mine" / "a.png").is_file()
+    assert main([*words[:-2], "--model", "bicubic", "--save", str(tmp_path / "sr")]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_pictures_of_another_program_that_do_not_fit_are_named(tmp_path, capsys, offline):
+    write_pair(tmp_path / "Mine" / "HR" / "a.png", tmp_path / "Mine" / "LR" / "a.png")
+    write_rgb(picture(40, 64), tmp_path / "sr" / "a.png")
+    words = ["test", "--data", str(tmp_path / "Mine"), "--model", str(tmp_path / "sr")]
+    assert main(words) == 1
+    assert "a.png has 64 x 40 pixels; HR, as far as LR goes, has 64 x 48" in capsys.readouterr().err
+    (tmp_path / "sr" / "a.png").rename(tmp_path / "sr" / "ab.png")
+    assert main(words) == 1
+    assert "sr has no pictures called a;" in capsys.readouterr().err
+    assert main([*words, "--alpha", "0.5"]) == 2
+
+
+def test_a_blend_is_measured_as_its_file_is(tmp_path, capsys, offline):
+    write_pair(tmp_path / "Mine" / "HR" / "a.png", tmp_path / "Mine" / "LR" / "a.png")
+    for seed, kind in enumerate(("psnr", "gan")):
+        torch.manual_seed(seed)
+        save_model(Generator(GeneratorConfig(channels=8, growth=4, blocks=1)), tmp_path / f"m_{kind}.safetensors")
+    psnr, gan, blend = (tmp_path / f"{name}.safetensors" for name in ("m_psnr", "m_gan", "b"))
+    blend_files([psnr, gan], (0.3, 0.7), blend)
+    found = []
+    for i, model in enumerate((["m_gan.safetensors", "--alpha", "0.7"], ["b.safetensors"])):
+        words = ["test", "--data", str(tmp_path / "Mine"), "--json", str(tmp_path / f"{i}.json"), "--precision", "fp32"]
+        assert main([*words, "--model", str(tmp_path / model[0]), *model[1:]]) == 0
+        found.append(json.loads((tmp_path / f"{i}.json").read_text()))
+    assert found[0]["datasets"][0]["psnr_y"] == pytest.approx(found[1]["datasets"][0]["psnr_y"], abs=1e-4)
+    assert [report["model"] for report in found] == ["m_gan, alpha 0.7", "b"]
 
 
 def test_one_engine_computes_every_picture_however_small(tmp_path):

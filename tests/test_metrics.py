@@ -46,6 +46,9 @@ def test_pictures_of_another_type_shape_or_range_are_refused_not_scored(scores):
         with pytest.raises(EsrganError, match=r"\[0, 1\]"):
             scores(wrong, wrong, border=4)
     assert scores(1.2 * hr - 0.1, hr, border=4).isfinite()  # networks overshoot
+    for wrong in (levels, 2 * hr - 1):
+        with pytest.raises(EsrganError, match=r"sr goes from .*\[0, 1\]"):
+            scores(wrong, hr, border=4)
 
 
 def test_psnr_is_infinite_for_the_picture_itself():
@@ -56,7 +59,7 @@ def test_psnr_is_infinite_for_the_picture_itself():
 def test_sr_is_rounded_and_clipped_to_8_bits_first():
     hr = quantise(torch.rand(1, 3, 16, 16))
     assert psnr_y(hr + 0.4 / 255, hr, border=0).item() == math.inf
-    assert psnr_y(hr.clamp(min=1) + 7, hr.clamp(min=1), border=0).item() == math.inf
+    assert psnr_y(hr.clamp(min=1) + 0.7, hr.clamp(min=1), border=0).item() == math.inf
 
 
 def test_what_lies_in_the_border_does_not_count():

@@ -15,7 +15,8 @@ import pytest
 import tiny
 import torch
 
-from esrgan.errors import EsrganError
+from esrgan.config import TrainConfig
+from esrgan.errors import EsrganError, UsageError
 from esrgan.images import find_images
 from esrgan.library import SHIPPED
 from esrgan.model_file import load_model, read_header, save_model
@@ -24,6 +25,7 @@ from esrgan.pairs import each_pair
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT.parent / "shared" / "weights" / "lpips_alex.safetensors"
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 harness = import_module("benchmarks.harness")
 pictures, results, ship_model, train_pair = map(import_module, ("pictures", "results", "ship_model", "train_pair"))
@@ -74,9 +76,13 @@ def test_a_pair_takes_the_steps_that_a_dry_run_leaves_time_for(calls):
 def test_a_plan_is_kept(calls):
     train()
     calls.unlink()
-    train(minutes=1000)
+    train()
     one, two = (line.split() for line in calls.read_text().splitlines())
     assert one[-2:] == two[-2:] == ["--steps", "150"]
+    calls.unlink()
+    with pytest.raises(UsageError, match=r"plan\.json gives stage psnr 1 minutes, not 500; give the same --minutes"):
+        train(minutes=1000)
+    assert not calls.exists()
 
 
 @pytest.mark.parametrize(("fails", "count"), [("pretrain 150", 2), ("train --dry-run", 3)])
@@ -86,7 +92,7 @@ def test_a_failure_ends_the_pair_with_its_exit_code_and_what_was_planned_is_kept
         train()
     assert end.value.code == 3
     assert len(calls.read_text().splitlines()) == count
-    assert json.loads(Path("runs/lite_x4/plan.json").read_text()) == {"psnr": 150}
+    assert json.loads(Path("runs/lite_x4/plan.json").read_text())["psnr"] == 150
 
 
 def test_a_dry_run_that_tells_no_speed_is_quoted(calls, monkeypatch):
@@ -262,6 +268,38 @@ def test_a_set_without_pictures_of_the_scale_is_made_from_its_hr_pictures(tmp_pa
     assert results._having([folder], 2) == {"Set1, LR made here": hr}
     with pytest.raises(EsrganError, match="Set2"):
         results._having([tmp_path / "Set2"], 4)
+    (tmp_path / "Set3" / "x4" / "HR").mkdir(parents=True)
+    with pytest.raises(EsrganError, match=r"no pictures in .*Set3"):  # not passed over in silence
+        results._having([tmp_path / "Set3"], 4)
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    [
+        ("results", "--data nosuch", "nosuch"),
+        ("pictures", "--photos nosuch", "nosuch/osprey.png"),
+        ("ship_model", "nosuch.safetensors --name a --data b --images c --manifest d", "no model file nosuch"),
+    ],
+)
+def test_a_program_that_cannot_go_on_says_so_in_a_line_and_writes_nothing(program, words, said, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    lpips = ["--lpips", str(WEIGHTS)] if WEIGHTS.is_file() and program != "pictures" else []
+    out = ["--out", str(tmp_path / "out")] if program == "pictures" else []
+    command = [sys.executable, str(ROOT / "scripts" / f"{program}.py"), *words.split(), *lpips, *out]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("esrgan: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr or not lpips
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_gives_layers_as_the_command_takes_them():
+    recipe = {"weights.layers": {"conv5_4": 1.0, "conv1_2": 0.5}, "batch": 4}
+    config = ROOT / "configs" / "lite_esrgan_x4.toml"
+    assert ship_model._options(recipe, config, TrainConfig) == (
+        " --weights.layers.conv5_4 1.0 --weights.layers.conv1_2 0.5 --batch 4"
+    )
 
 
 def test_a_sheet_has_its_pictures_in_rows_on_white():

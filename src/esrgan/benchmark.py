@@ -14,6 +14,7 @@ from torch import Tensor
 
 from esrgan.errors import EsrganError
 from esrgan.files import write_text
+from esrgan.images import find_images, read_rgb, write_rgb
 from esrgan.jpeg import check_quality, compressed_tensor
 from esrgan.lpips import LPIPS
 from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
@@ -21,7 +22,7 @@ from esrgan.pairs import HR_FOLDERS, Pair, PairFiles, find_pairs, read_pair
 from esrgan.picture_reader import told
 from esrgan.resize import quantise, resize
 
-__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Report", "Row", "evaluate", "score"]
+__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Pictures", "Report", "Row", "evaluate", "score"]
 
 SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "overshoot", "colour_shift")
 
@@ -49,6 +50,39 @@ class Bicubic:
 
     def __call__(self, image: Tensor) -> Tensor:
         return resize(image, self.scale, eight_bit=True)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """SR pictures that some program wrote, in the place of a model: ``FOLDER/DATASET/NAME.png`` or ``FOLDER/NAME.png``.
+
+    After NAME, the HR picture's, more may follow that begins with ``_``, ``-`` or ``x``: ``baby_x4_SR.png``.
+    """
+
+    folder: Path
+    scale: int = 4
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return resize(image, self.scale)
+
+    def of(self, dataset: str, pair: Pair) -> Tensor:
+        """The picture of ``pair``, (1, 3, H, W).
+
+        Raises:
+            EsrganError: There is none or more than one; or it cannot be read, or has another size than HR.
+        """
+        place = self.folder / dataset if (self.folder / dataset).is_dir() else self.folder
+        images = [path for path in find_images([place]) if path.parent == place]
+        found = [path for path in images if path.stem == pair.name] or [
+            path for path in images if re.match(rf"{re.escape(pair.name)}[-_x]", path.stem)
+        ]
+        if len(found) != 1:
+            raise EsrganError(f"{place} has {len(found) or 'no'} pictures called {pair.name}; one is wanted")
+        sr = read_rgb(found[0])
+        if sr.shape != pair.hr.shape:
+            sizes = [f"{image.shape[2]} x {image.shape[1]}" for image in (sr, pair.hr)]
+            raise EsrganError(f"{found[0]} has {sizes[0]} pixels; HR, as far as LR goes, has {sizes[1]}")
+        return sr[None]
 
 
 def score(
@@ -119,7 +153,7 @@ class Dataset:
 
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON file."""
-        means = {name: self.mean(name) for name in ("psnr_y", "ssim_y", "lpips")}
+        means = {name: self.mean(name) for name in (*SCORES, "seconds")}
         return {"name": self.name, **means, "images": [row.to_dict() for row in self.rows]}
 
 
@@ -159,6 +193,7 @@ def evaluate(
     name: str | None = None,
     lpips: LPIPS | None = None,
     jpeg: int | None = None,
+    save: Path | None = None,
     track: Track = lambda files, _: files,
 ) -> Report:
     """Score ``model`` on every picture of ``datasets``; a picture that cannot be measured is named in its row.
@@ -169,6 +204,7 @@ def evaluate(
         name: What the report calls the model; none = its ``name``, or else its class.
         lpips: The network, where LPIPS is wanted.
         jpeg: Quality, 1 to 100, of the JPEG files that LR pictures go through first; none = as they are.
+        save: Folder for the pictures that were measured, as DATASET/NAME.png; none = they are not kept.
         track: Passes on the files of a dataset, given its name; a progress bar, for instance.
 
     Raises:
@@ -183,7 +219,7 @@ def evaluate(
     scored = [
         Dataset(
             name=dataset,
-            rows=list(_rows(model, track(files, dataset), lpips, jpeg)),
+            rows=list(_rows(model, track(files, dataset), dataset, lpips=lpips, jpeg=jpeg, save=save)),
             given_lr=any(f.lr for f in files),
         )
         for dataset, files in found
@@ -208,15 +244,19 @@ def _name(folder: Path) -> str:
 
 
 @torch.inference_mode()
-def _rows(model: Model, files: Iterable[PairFiles], lpips: LPIPS | None, jpeg: int | None) -> Iterator[Row]:
+def _rows(
+    model: Model, files: Iterable[PairFiles], dataset: str, *, lpips: LPIPS | None, jpeg: int | None, save: Path | None
+) -> Iterator[Row]:
     model(torch.zeros(1, 3, 16, 16))  # what only the first call needs is not counted in seconds
     for each in files:
         try:
             pair = read_pair(each, model.scale)
             lr = compressed_tensor(pair.lr, jpeg) if jpeg else pair.lr
             start = time.perf_counter()
-            sr = model(lr[None]).cpu()
+            sr = model.of(dataset, pair) if isinstance(model, Pictures) else model(lr[None]).cpu()
             seconds = time.perf_counter() - start
+            if save:
+                write_rgb(sr[0], save / dataset / f"{pair.name}.png")
             scores = score(sr, pair.hr[None], border=model.scale, lpips=lpips, grey=pair.grey)
             yield Row(name=pair.name, scores=scores, seconds=seconds)
         except EsrganError as error:

@@ -65,11 +65,16 @@ def _list_models() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
-    _settle_streams()
     argv = sys.argv[1:] if argv is None else argv
+    return run(build_app(argv), argv)
+
+
+def run(app: App, argv: Sequence[str]) -> int:
+    """Run a program of ours; gives the exit code, as of ``main``. Errors are one line."""
+    _settle_streams()
     try:
         _refuse_empty(argv)
-        result = build_app(argv)(argv, exit_on_error=False, print_error=True)
+        result = app(argv, exit_on_error=False, print_error=True)
     except CycloptsError as error:
         return 1 if isinstance(error.__cause__, EsrganError) else 2
     except EsrganError as error:

@@ -37,10 +37,12 @@ def test_command(  # noqa: PLR0913 - each is an option
     *,
     data: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative="")],
     model: str | None = None,
+    alpha: Annotated[float | None, Parameter(validator=Number(gte=0, lte=1))] = None,
     scale: Annotated[int | None, Parameter(validator=Number(gt=0))] = None,
     lpips: Path | None = None,
     jpeg: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None,
     json: Path | None = None,
+    save: Path | None = None,
     overwrite: Overwrite = False,
     running: Running = Running(),
 ) -> int:
@@ -48,27 +50,33 @@ def test_command(  # noqa: PLR0913 - each is an option
 
     Args:
         data: Folders such as Set5, with HR and LR in it or in x4; without LR it is made from HR.
-        model: Name or file of a model, or bicubic; none = the default model.
-        scale: The enlargement to test; none = the model's, 4 for bicubic.
+        model: Name or file of a model, bicubic, or a folder of SR pictures that another program wrote; none = the
+            default model.
+        alpha: Blend the PSNR model beside it (0) with the GAN model (1).
+        scale: The enlargement to test; none = the model's, 4 for bicubic and pictures.
         lpips: LPIPS-AlexNet weights; none = from torch's cache, or fetched.
         jpeg: Quality, 1 to 100, of JPEG files that the LR pictures go through first; none = as they are.
         json: File for all scores, picture by picture.
-        overwrite: Replace that file if it is there.
+        save: Folder for the SR pictures, as DATASET/NAME.png.
+        overwrite: Replace that file, and pictures in that folder, if they are there.
         running: How the network runs.
     """
     from rich.console import Console  # noqa: PLC0415 - only when asked for
 
     from esrgan.benchmark import evaluate  # noqa: PLC0415
+    from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.files import require_json, require_new  # noqa: PLC0415
     from esrgan.pairs import find_pairs  # noqa: PLC0415
 
     require_json(json)
     require_new(json, overwrite=overwrite)
-    network, name = _network(model, scale, running)
+    if save and save.exists() and not (overwrite or (save.is_dir() and not any(save.iterdir()))):
+        raise UsageError(f"{save} is there and not an empty folder; choose another, or --overwrite what is in it")
+    network, name = _network(model, alpha, scale, running)
     for folder in data:
         find_pairs(folder, network.scale)  # before anything is fetched
     measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
-    report = evaluate(network, data, name=name, lpips=measure, jpeg=jpeg, track=_progress)
+    report = evaluate(network, data, name=name, lpips=measure, jpeg=jpeg, save=save, track=_progress)
 
     console = Console()
     if not console.is_terminal:  # where nothing limits the width
@@ -84,20 +92,31 @@ def test_command(  # noqa: PLR0913 - each is an option
     return 1 if report.errors else 0
 
 
-def _network(model: str | None, scale: int | None, running: Running) -> "tuple[Model, str]":
-    from esrgan.benchmark import Bicubic  # noqa: PLC0415
+def _network(model: str | None, alpha: float | None, scale: int | None, running: Running) -> "tuple[Model, str]":
+    from esrgan.benchmark import Bicubic, Pictures  # noqa: PLC0415
     from esrgan.engines import torch_device  # noqa: PLC0415
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.library import find_model, name_of_model  # noqa: PLC0415
+    from esrgan.interpolate import interpolate  # noqa: PLC0415
+    from esrgan.library import find_model, name_of_model, partner  # noqa: PLC0415
+    from esrgan.model_file import load_model  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
-    if model == "bicubic":
-        return Bicubic(4 if scale is None else scale), "bicubic"
-    path = find_model(model, scale=scale or 4, device=str(torch_device(running.device)))
-    upscaler = Upscaler(path, **asdict(running))
+    if model and (model == "bicubic" or Path(model).is_dir()):
+        if alpha is not None:
+            raise UsageError(f"--alpha blends two networks, and {model} is none")
+        size = 4 if scale is None else scale
+        return (Bicubic(size), model) if model == "bicubic" else (Pictures(Path(model), size), Path(model).name)
+    paired = alpha is not None
+    path = find_model(model, scale=scale or 4, device=str(torch_device(running.device)), paired=paired)
+    name = name_of_model(model, path)
+    if alpha is None:
+        upscaler = Upscaler(path, **asdict(running))
+    else:
+        upscaler = Upscaler(interpolate(load_model(partner(path)), load_model(path), alpha), **asdict(running))
+        name += f", alpha {alpha:g}"
     if scale not in (None, upscaler.scale):
         raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
-    return upscaler, name_of_model(model, path)
+    return upscaler, name
 
 
 def _lpips(path: Path | None, device: str) -> "tuple[LPIPS | None, list[str]]":

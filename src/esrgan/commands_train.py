@@ -128,8 +128,10 @@ def data_check_command(
         scale: HR over LR size.
         patch: Side of the HR training crop, in pixels.
     """
+    from esrgan.config import require_whole_patches  # noqa: PLC0415
     from esrgan.doctor import examine  # noqa: PLC0415 - torch
 
+    require_whole_patches(patch, scale)
     findings = examine(folders, val=val, scale=scale, patch=patch)
     for finding in findings:
         print(finding)

@@ -250,7 +250,7 @@ class PretrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.start in ("identity", "paper"), "start", self.start, "identity or paper")
-        _whole_patches(self.patch, self.generator.scale)
+        require_whole_patches(self.patch, self.generator.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,5 +285,6 @@ class TrainConfig(RunConfig):
 Config = PretrainConfig | TrainConfig
 
 
-def _whole_patches(patch: int, scale: int) -> None:
+def require_whole_patches(patch: int, scale: int) -> None:
+    """Raise where a patch of HR pixels is no whole number of LR pixels."""
     _require(scale >= 1 and patch % scale == 0, "patch", patch, f"a multiple of the scale, {scale}")

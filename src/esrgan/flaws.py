@@ -69,7 +69,8 @@ def _curvature(grey: Grey) -> float:
 def is_blocky(grey: Grey) -> bool:
     """Whether steps stand out at every eighth pixel, both ways, wherever the first block began.
 
-    Photos reach 1.27 here; JPEG of quality 30 is above 1.3 in nine of ten, of 70 in half.
+    One photograph in 120 is above 1.3 here (of Set5, Set14, BSD100 and as many others), of JPEG files 97 in 100 of
+    quality 30, 45 in 100 of quality 70.
     """
     if min(grey.shape) < 33:
         return False

@@ -41,29 +41,27 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     """The pairs of a dataset, by name.
 
     Args:
-        folder: Holds ``HR`` (``GT``, ``GTmod12``), itself or in ``xN``, and perhaps beside it ``LR``, ``LR_bicubic`` or
-            ``LRbicxN`` with the LR pictures, themselves or in ``xN``; or is a plain folder, file or ``.txt`` list of HR
-            pictures, or of both kinds with names in ``_HR`` and ``_LR``. Upper and lower case are alike, and an LR name
-            may end in ``xN``.
+        folder: Holds ``HR`` (``GT``, ``GTmod12``, or one that ends in ``_HR``), itself or in ``xN``, and perhaps beside
+            it, or in ``xN``, a folder of the LR pictures, which may lie in ``xN`` there (see ``_lr_folder``); or is a
+            plain folder, file or ``.txt`` list of HR pictures, or of both kinds with names in ``_HR`` and ``_LR``.
+            Upper and lower case are alike, and an LR name may end in ``xN``.
         scale: N, the enlargement.
 
     Raises:
         NoPartnerError: An HR picture without its LR picture.
-        EsrganError: No pictures, or an LR folder of another name.
+        EsrganError: No pictures, an LR folder of another name, or a name that two pictures have.
     """
     roots = [root for root in (_inside(folder, f"x{scale}"), folder) if root]
     for root in roots:
-        hr = _inside(root, *HR_FOLDERS)
+        hr = _hr_folder(root)
         if hr:
-            lr = _inside(root, "lr", "lr_bicubic", f"lrbicx{scale}", f"lr_bicubic_x{scale}")
-            if lr is None and (unknown := [path.name for path in root.iterdir() if _is_lr_folder(path)]):
-                raise EsrganError(
-                    f"{root / unknown[0]} may hold the LR pictures, but its name is not known; call it LR, or give the"
-                    " HR folder itself, whose LR pictures are then made"
-                )
-            lr = lr and (_inside(lr, f"x{scale}") or lr)
-            lr_images = _own_images(lr, f"no LR pictures for x{scale} in {lr}") if lr else None
-            return _matched(_own_images(_inside(hr, f"x{scale}") or hr, f"no pictures in {hr}"), lr_images, scale)
+            hr_images = _own_images(_inside(hr, f"x{scale}") or hr, f"no pictures in {hr}")
+            lr = _lr_folder(root, hr, scale)
+            if lr is None:
+                _refuse_unknown_lr(root, hr, hr_images[0], scale)
+                return _matched(hr_images, None, scale)
+            lr = _inside(lr, f"x{scale}") or lr
+            return _matched(hr_images, _own_images(lr, f"no LR pictures for x{scale} in {lr}"), scale)
     images = _own_images(folder, f"no pictures in {folder}, nor in a folder HR or x{scale}/HR in it")
     named = {kind: [path for path in images if re.search(f"[_-]{kind}$", path.stem.lower())] for kind in ("hr", "lr")}
     if all(named.values()):  # a_HR.png beside a_LR.png, and perhaps beside other methods' results
@@ -71,8 +69,44 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     return [PairFiles(path, None) for path in images]
 
 
-def _is_lr_folder(path: Path) -> bool:
-    return path.is_dir() and path.name.lower().startswith("lr")
+def _hr_folder(root: Path) -> Path | None:
+    """The folder of HR pictures in ``root``: of a customary name or, as DIV2K's, the one that ends in ``_HR``."""
+    if found := _inside(root, *HR_FOLDERS):
+        return found
+    ending = [path for path in _folders(root) if path.name.lower().endswith("_hr")]
+    if len(ending) > 1:
+        raise EsrganError(
+            f"{root} has {' and '.join(path.name for path in ending)}; make a folder for each, or give one"
+        )
+    return ending[0] if ending else None
+
+
+def _lr_folder(root: Path, hr: Path, scale: int) -> Path | None:
+    """LR, LQ, LR_bicubic, LR_xN, LR_bicubic_xN or LRbicxN, after the beginning of HR's name; or the same in ``xN``."""
+    beginning = hr.name.lower().removesuffix("hr") if hr.name.lower().endswith("_hr") else ""
+    endings = ("lr", "lq", "lr_bicubic", f"lr_x{scale}", f"lr_bicubic_x{scale}", f"lrbicx{scale}")
+    names = [beginning + ending for ending in endings]
+    return _inside(root, *names) or _inside(root / f"x{scale}", *names) or _inside(root / f"X{scale}", *names)
+
+
+def _refuse_unknown_lr(root: Path, hr: Path, first: Path, scale: int) -> None:
+    """Raise where a folder beside ``hr`` is called LR-something, or has the picture ``first`` in its LR size."""
+    for folder in (path for path in _folders(root) if path != hr):
+        like = [path for path in find_images([folder]) if path.stem.lower().startswith(first.stem.lower())]
+        if folder.name.lower().startswith(("lr", "lq")) or any(_is_lr_of(first, path, scale) for path in like):
+            raise EsrganError(
+                f"{folder} may hold the LR pictures, but its name is not known; call it LR, or give the"
+                " HR folder itself, whose LR pictures are then made"
+            )
+
+
+def _is_lr_of(hr: Path, path: Path, scale: int) -> bool:
+    """Whether ``path`` has the size of the LR picture of ``hr``; of what cannot be read it is said later."""
+    try:
+        large, small = open_picture(hr), open_picture(path)
+    except EsrganError:
+        return False
+    return (small.width, small.height) == (large.width // scale, large.height // scale)
 
 
 def read_pair(files: PairFiles, scale: int) -> Pair:
@@ -123,10 +157,12 @@ def each_pair(folder: Path, scale: int, *, skipped: list[str] | None = None) -> 
 
 def _inside(folder: Path, *names: str) -> Path | None:
     """The first folder in ``folder`` with one of these names, upper or lower case."""
-    if not folder.is_dir():
-        return None
-    found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    found = {path.name.lower(): path for path in _folders(folder)}
     return next((found[name] for name in names if name in found), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _own_images(folder: Path, none: str) -> list[Path]:
@@ -140,8 +176,17 @@ def _own_images(folder: Path, none: str) -> list[Path]:
 def _matched(hr: Iterable[Path], lr: Iterable[Path] | None, scale: int) -> list[PairFiles]:
     if lr is None:
         return [PairFiles(path, None) for path in hr]
-    by_stem = {path.stem.lower(): path for path in lr}
+    _by_stem(hr)
+    by_stem = _by_stem(lr)
     return [PairFiles(path, _partner(path, by_stem, scale)) for path in hr]
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(path.stem.lower(), path)) != path:
+            raise EsrganError(f"{other} and {path.name} have one name, so that partners cannot be told; take one away")
+    return found
 
 
 def _partner(hr: Path, lr: dict[str, Path], scale: int) -> Path:
