@@ -8,6 +8,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before torch counts them: the workers share the cores
+    cores = (os.cpu_count() or 2) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+
 import numpy as np
 import pytest
 import torch

@@ -91,7 +91,7 @@ def _inner(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
             raise EsrganError(f"scores are of float pictures in [0, 1], (N, 3, H, W), not {kind} {tuple(image.shape)}")
     if hr.amin() < -0.5 / 255 or hr.amax() > 1 + 0.5 / 255:
         raise EsrganError(f"hr goes from {hr.amin():g} to {hr.amax():g}; it must be in [0, 1]: divide levels by 255")
-    if not (sr.amin() > -0.75 and sr.amax() < 1.75):  # a network may overshoot, but not by that
+    if sr.amin() <= -0.75 or sr.amax() >= 1.75:  # a network may overshoot, but not by that; what is no number scores so
         raise EsrganError(f"sr goes from {sr.amin():g} to {sr.amax():g}; it must be in [0, 1]: divide levels by 255")
     if sr.shape != hr.shape:
         raise EsrganError(f"cannot compare pictures of {tuple(sr.shape[-2:])} and {tuple(hr.shape[-2:])} pixels")
