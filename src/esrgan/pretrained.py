@@ -15,27 +15,31 @@ CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Weights:
-    """A published weight file: its name in torch's cache, its address, how its SHA-256 begins."""
+    """A published weight file: name in torch's cache, address, how its SHA-256 begins, option that names another."""
 
     name: str
     url: str
     sha256: str
+    option: str
 
 
 VGG19 = Weights(
     "vgg19-dcbb9e9d.pth",
     "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
     "dcbb9e9d",
+    "--vgg",
 )
 ALEXNET = Weights(
     "alexnet-owt-7be5be79.pth",
     "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "7be5be79",
+    "--lpips",
 )
 LPIPS_ALEX = Weights(
     "lpips-alex-v0.1.pth",
     "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/alex.pth",
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "--lpips",
 )
 
 
@@ -55,7 +59,8 @@ def fetch(weights: Weights) -> Path:
         torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=weights.sha256)
     except (OSError, RuntimeError) as error:
         raise EsrganError(
-            f"cannot fetch {weights.url} ({error}); download it elsewhere and put it at {path}"
+            f"cannot fetch {weights.url} ({error}); download it elsewhere and put it at {path}, or name a copy with"
+            f" {weights.option}"
         ) from error
     return path
 
