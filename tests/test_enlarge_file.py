@@ -1,9 +1,13 @@
 """Everything about a picture stays, except its size."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import threading
 import zlib
+from dataclasses import replace
 from unittest.mock import Mock
 from xml.etree import ElementTree
 
@@ -22,7 +26,7 @@ from esrgan.generator import Generator
 from esrgan.jpeg_advice import quality_of
 from esrgan.library import find_model
 from esrgan.picture_colours import SRGB_CHRM
-from esrgan.picture_formats import FORMATS, fit_format
+from esrgan.picture_formats import FORMATS, find_format, fit_format
 from esrgan.picture_reader import open_picture
 from esrgan.picture_writer import _options
 from esrgan.resize import resize
@@ -244,6 +248,104 @@ def test_a_jpeg_with_the_wrong_end_of_spectrum_in_its_scan_is_whole(upscaler):
     assert np.array_equal(enlarged(upscaler, data[:end] + b"\0" + data[end + 1 :]), wanted)
     with pytest.raises(EsrganError, match="damaged"):
         enlarged(upscaler, data[:end] + b"\0" + data[end + 1 : -200])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_another_version_of_jfif_is_whole(upscaler, progressive):
+    data = saved(photo(), "JPEG", progressive=progressive)
+    place = data.index(b"JFIF\0") + 5
+    newer = data[:place] + b"\2" + data[place + 1 :]
+    assert np.array_equal(enlarged(upscaler, newer), enlarged(upscaler, data))
+    with pytest.raises(EsrganError, match="damaged"):
+        enlarged(upscaler, newer[:-200])
+
+
+@pytest.mark.parametrize("tag", [(254, 4, 1, 1), (50706, 1, 4, 0x401)])
+def test_a_cameras_raw_file_is_not_taken_for_its_preview(tag):
+    data = saved(photo(), "TIFF", tiffinfo={tag[0]: tag[3] if tag[0] == 254 else b"\1\4\0\0"})
+    with pytest.raises(EsrganError, match="a camera's raw file"):
+        open_picture(data)
+    assert open_picture(saved(photo(), "TIFF", tiffinfo={254: 0})).width == photo().width
+
+
+def test_formats_that_are_not_read_are_told_what_to_do():
+    for head, name in ((b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"), (b"\0\0\0\x0cjP  \r\n\x87\n", "JP2")):
+        with pytest.raises(EsrganError, match=f"{name} files are not read; convert it to PNG"):
+            open_picture(head + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "told"),
+    [
+        ("PNG", {"pnginfo": "text"}, {"jpeg": "texts", "webp": "texts", "tiff": "texts", "png": None}),
+        ("PNG", {"dpi": (300, 300)}, {"webp": "resolution", "gif": "resolution", "jpeg": None, "tiff": None}),
+        ("TIFF", {"tiffinfo": {33723: b"\x1c\x02\x5a\x00\x06Berlin"}}, {"png": "IPTC", "webp": "IPTC", "jpeg": None}),
+        ("JPEG", {"exif": True, "dpi": (300, 300)}, {"webp": None, "avif": None}),
+    ],
+)
+def test_metadata_that_a_format_has_no_place_for_is_told(form, options, told):
+    if "pnginfo" in options:
+        options = {"pnginfo": PngImagePlugin.PngInfo()}
+        options["pnginfo"].add_text("Comment", "mine")
+    if "exif" in options:
+        options |= {"exif": camera_exif()}
+    picture = open_picture(saved(photo(), form, **options))
+    for name, lost in told.items():
+        _, notes = fit_format(picture, (192, 256), find_format(name))
+        found = [note for note in notes if "no place" in note]
+        assert found == ([f"{lost} not kept, as {name.upper()} has no place for it"] if lost else []), name
+
+
+def test_what_is_lost_by_a_format_that_was_not_asked_for_is_told_too():
+    picture = open_picture(saved(photo(), "TIFF", tiffinfo={33723: b"\x1c\x02\x5a\x00\x06Berlin"}))
+    _, notes = fit_format(replace(picture, format="webp"), (16_384, 20_000), None)
+    assert [note.split(",")[0] for note in notes] == ["written as PNG", "IPTC not kept"]
+
+
+def test_a_program_is_told_in_the_log_what_is_lost(upscaler, tmp_path, caplog):
+    photo().save(tmp_path / "a.png", save_all=True, append_images=[photo()])
+    upscale(tmp_path / "a.png", upscaler)
+    assert any("a.png: only the first frame" in line for line in caplog.messages)
+    caplog.clear()
+    upscale(saved(red_disc(), "PNG"), upscaler, format="jpeg")
+    assert caplog.messages == ["the picture: transparency over white, as JPEG has none"]
+    caplog.clear()
+    upscale(Image.open(io.BytesIO(saved(photo(), "GIF", save_all=True, append_images=[red_disc()]))), upscaler)
+    assert caplog.messages == ["the picture: only the one shown of 2 frames"]
+
+
+def test_a_program_sets_the_limit_of_pixels(upscaler, tmp_path):
+    photo().save(tmp_path / "a.png")
+    for picture in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        with pytest.raises(EsrganError, match="more than the limit of 100"):
+            upscale(picture, upscaler, limit_pixels=100)
+
+
+@pytest.mark.parametrize("how", [{"scale": 1e308}, {"megapixels": 1e305}])
+def test_a_size_beyond_all_numbers_is_refused(upscaler, how):
+    with pytest.raises(UsageError, match="larger than any picture"):
+        upscale(waves(48, 64), upscaler, **how)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_forked_process_that_lives_on_does_not_keep_a_picture_waiting(upscaler, tmp_path):
+    """Every descriptor of this process is copied by a fork at the worst moment: while the pipe is open."""
+    photo().save(tmp_path / "a.png")
+    script = (
+        "import os, sys, time\nimport esrgan.picture_writer as writer\n"
+        "from esrgan import Generator, GeneratorConfig, upscale\n"
+        "from esrgan.upscaler import Upscaler\nstream, children = writer.png_stream, []\n"
+        "def forking(*arguments):\n    for part in stream(*arguments):\n"
+        "        if not children:\n            children.append(os.fork())\n"
+        "            if not children[0]: time.sleep(60); os._exit(0)\n        yield part\n"
+        "writer.png_stream = forking\n"
+        "net = Generator(GeneratorConfig(scale=2, channels=8, growth=4, blocks=1))\n"
+        "out = upscale(open(sys.argv[1], 'rb').read(), Upscaler(net, device='cpu', precision='fp32'))\n"
+        "os.kill(children[0], 9)\nprint(len(out))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "a.png")], capture_output=True,
+                          text=True, timeout=45, check=True)  # fmt: skip
+    assert int(done.stdout) > 1000
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("RGBX", 0), ("RGBA", 2), ("CMYK", None)])

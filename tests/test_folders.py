@@ -6,7 +6,7 @@ import pytest
 from conftest import photo
 
 from esrgan.enlarge_file import Enlargement
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.files import machine
 from esrgan.folders import LONGEST_NAME, Job, Naming, plan, remove_leftovers
 from esrgan.model_file import fingerprint
@@ -47,6 +47,30 @@ def test_the_name_follows_the_pattern_the_scale_and_the_format(tree):
     assert targets(one, tree, how=Enlargement(width=20)) == {str(one[0]): f"{tree}/a_x2.5.png"}
     assert targets(one, tree / "my.webp") == {str(one[0]): f"{tree}/my.webp"}
     assert plan(one, naming(tree / "my.webp")).jobs[0].form.name == "webp"
+
+
+def test_results_among_pictures_named_by_a_wildcard_are_no_inputs(tree):
+    out, one = tree / "in", tree / "in" / "a.png"
+    result = out / "a_x4.png"
+    photo(32, 32).save(result)
+    with pytest.raises(UsageError, match="is an input and would be overwritten"):  # somebody's own
+        plan([one, result], naming(out))
+    Record(out).add(one, result, "key", result)
+    assert [job.source for job in plan([one, result], naming(out)).jobs] == [one]
+    assert [job.source for job in plan([result], naming(out)).jobs] == [result]  # named alone it is one
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_a_result_that_became_a_broken_link_stops_nothing(tree):
+    result = tree / "in" / "out" / "a_x4.png"
+    result.parent.mkdir()
+    photo(32, 32).save(result)
+    Record(result.parent).add(tree / "in" / "a.png", result, "key", result)
+    result.unlink()
+    result.symlink_to(tree / "nowhere")
+    made = plan([tree / "in"], naming(tree / "other"))
+    assert len(made.jobs) == 3
+    assert [failure.input for failure in made.failures] == [str(result)]
 
 
 @pytest.mark.parametrize("pattern", ["{stem", "{name}", "{0}", "", "a/{stem}", ".."])

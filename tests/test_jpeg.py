@@ -102,6 +102,16 @@ def test_qualities_that_cannot_be_are_refused(tmp_path, jpeg):
         tiny.stage_1(tmp_path, jpeg=jpeg)
 
 
+def test_the_quality_of_a_file_is_known_without_a_word_of_its_size(tmp_path, recwarn):
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(data, "JPEG", quality=60)
+    frame = data.getvalue().index(b"\xff\xc0") + 5
+    size = (9000).to_bytes(2, "big") + (12000).to_bytes(2, "big")
+    (tmp_path / "a.jpg").write_bytes(data.getvalue()[:frame] + size + data.getvalue()[frame + 4 :])
+    assert quality_of(tmp_path / "a.jpg") == 60
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("quality", [20, 50, 75, 95])
 def test_the_quality_of_a_file_is_known_by_its_tables(tmp_path, quality):
     Image.fromarray(noise()).save(tmp_path / "a.jpg", quality=quality)

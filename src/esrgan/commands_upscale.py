@@ -117,7 +117,7 @@ def _planned(inputs: tuple[Path, ...], naming: "Naming", *, report: Path | None,
 
     require_json(report)
     todo = plan(inputs, naming)
-    _refuse_report(report, todo)
+    _refuse_report(report)
     if compare:
         _refuse_shared_comparisons(todo)
     if naming.out != STDIO:
@@ -134,14 +134,11 @@ def _key(weights: str, running: Upscaling, naming: "Naming") -> str:
     return f"{weights} {asked} {naming.how} {naming.form.name if naming.form else None}"
 
 
-def _refuse_report(path: Path | None, todo: "Plan") -> None:
-    """Refuse a report in the place of a result, of the record of them, or of any file but an earlier report."""
+def _refuse_report(path: Path | None) -> None:
+    """Refuse a report in the place of any file but an earlier report."""
     from esrgan.errors import UsageError  # noqa: PLC0415 - torch
-    from esrgan.record import RECORD  # noqa: PLC0415
     from esrgan.upscale_report import is_report  # noqa: PLC0415
 
-    if path and (path.name == RECORD or path.resolve() in {job.target.resolve() for job in todo.jobs}):
-        raise UsageError(f"{path} is to be a result; give --json a name of its own")
     if path and path.exists() and not is_report(path):
         raise UsageError(f"{path} is there and not a report of this command; give --json another name")
 

@@ -63,26 +63,32 @@ def jpeg_notes(file: BinaryIO) -> tuple[str, ...]:
     return tuple(notes) or (("only the first of several pictures in the file",) if several else ())
 
 
-def scan_mended(file: BinaryIO) -> bytes | None:
-    """A baseline JPEG with the numbers in its scan's header that the standard asks for, where it has others.
+def jpeg_mended(file: BinaryIO) -> bytes | None:
+    """A JPEG with the numbers that the standard asks for, where it has others that nobody needs; else none.
 
-    Nobody needs them, but libjpeg warns, as of damage. Cameras of many phones write 0 where 63 belongs.
+    libjpeg warns of them, as of damage: of another version of JFIF than 1, and, in a baseline scan's header, of what
+    cameras of many phones write, 0 where 63 belongs.
     """
     file.seek(2)
-    baseline = False
+    baseline, mends = False, {}
     while len(header := file.read(4)) == 4 and header[0] == 0xFF:
-        length = int.from_bytes(header[2:], "big") - 2
+        length, place = int.from_bytes(header[2:], "big") - 2, file.tell()
+        if header[1] == 0xE0 and (start := file.read(6)[:6])[:5] == b"JFIF\0" and start[5:] != b"\1":
+            mends[place + 5] = b"\1"
         if header[1] == 0xDA:
-            place = file.tell() + length - 3
-            file.seek(place)
-            if not baseline or length < 6 or file.read(3) == b"\0\x3f\0":
-                return None
-            file.seek(0)
-            data = file.read()
-            return data[:place] + b"\0\x3f\0" + data[place + 3 :]
+            file.seek(place + length - 3)
+            if baseline and length >= 6 and file.read(3) != b"\0\x3f\0":
+                mends[place + length - 3] = b"\0\x3f\0"
+            break
         baseline = baseline or header[1] in (0xC0, 0xC1)
-        file.seek(max(0, length), os.SEEK_CUR)
-    return None
+        file.seek(place + max(0, length))
+    if not mends:
+        return None
+    file.seek(0)
+    data = bytearray(file.read())
+    for place, right in mends.items():
+        data[place : place + len(right)] = right
+    return bytes(data)
 
 
 def avif_notes(file: BinaryIO) -> tuple[str, ...]:

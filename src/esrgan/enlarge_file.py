@@ -66,7 +66,11 @@ class Enlargement:
         return f"{size[1]}x{size[0]}"
 
     def size(self, height: int, width: int, network_scale: int) -> tuple[int, int]:
-        """Rows and columns of the result for a picture of ``height`` x ``width``."""
+        """Rows and columns of the result for a picture of ``height`` x ``width``.
+
+        Raises:
+            UsageError: A side that no number can say.
+        """
         if self.width and self.height:
             return self.height, self.width
         factor = self.scale or network_scale
@@ -76,6 +80,10 @@ class Enlargement:
             factor = self.height / height
         elif self.megapixels:
             factor = math.sqrt(self.megapixels * 1e6 / (height * width))
+        if not math.isfinite(max(height, width) * factor):
+            raise UsageError(
+                f"a result of {factor:.4g} times the size is larger than any picture; ask for a smaller one"
+            )
         return self.height or max(1, round(height * factor)), self.width or max(1, round(width * factor))
 
 

@@ -21,7 +21,7 @@ from esrgan.record import Record
 LONGEST_NAME = 255 - len("_compare")  # bytes: 255 on every usual file system, and room for a comparison's name
 DAY = 86_400  # seconds
 UNWRITABLE = frozenset(
-    f".{end}" for end in ("bmp", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg", "pdf")
+    f".{end}" for end in ("bmp", "jxl", "jp2", "jpx", "ppm", "pgm", "pnm", "psd", "tga", "exr", "hdr", "svg", "pdf")
 )
 """What a picture's name may end in, and a folder's will not."""
 STDIO = Path("-")
@@ -147,8 +147,17 @@ def plan(inputs: Sequence[Path], naming: Naming) -> Plan:
             made.jobs.append(_job(source, folder, naming))
         except EsrganError as error:
             made.failures.append(Outcome(input=str(source), status="failed", message=told(error, source)))
+    made.jobs = _without_results(made.jobs, naming.root)
     _refuse_collisions(made.jobs)
     return made
+
+
+def _without_results(jobs: list[Job], root: Path) -> list[Job]:
+    """The jobs whose source is no earlier result of another one: with ``*.png`` the second time names these too."""
+    targets = {key_of(job.target.resolve()): job.target for job in jobs if job.target != STDIO}
+    record = Record(root)
+    same = ((job, targets.get(key_of(job.source.resolve())) if job.source != STDIO else None) for job in jobs)
+    return [job for job, target in same if not (target and record.is_result(target))]
 
 
 def _pictures(

@@ -30,12 +30,14 @@ def advise_on_jpeg(paths: Iterable[Path], scale: int) -> str | None:
 
 def quality_of(path: Path) -> int | None:
     """The quality, 1 to 100, of a JPEG file by libjpeg's count; about that, if another encoder made it; else none."""
-    from PIL import Image  # noqa: PLC0415 - only JPEG files need it
+    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - only JPEG files need it
 
     try:
-        with Image.open(path) as image:
-            tables: dict[int, list[int]] = getattr(image, "quantization", {})
-    except (OSError, ValueError, Image.DecompressionBombError):
+        with JpegImageFile(
+            path
+        ) as image:  # which, other than Image.open, does not mind the size of what it will not decode
+            tables: dict[int, list[int]] = image.quantization
+    except (OSError, ValueError, SyntaxError):
         return None
     if 0 not in tables:
         return None

@@ -8,13 +8,13 @@ from esrgan.containers import (
     chunks_before_pixels,
     is_lossless_webp,
     is_whole_gif,
+    jpeg_mended,
     jpeg_notes,
     png_texts,
-    scan_mended,
 )
 from esrgan.errors import EsrganError
 from esrgan.picture_colours import png_notes
-from esrgan.tiff_tags import as_exif, is_plain_ycbcr, lab_field, masks, tiff_notes
+from esrgan.tiff_tags import as_exif, is_plain_ycbcr, is_raw, lab_field, masks, tiff_notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,17 @@ def look(file: BinaryIO, kind: str, name: str) -> Facts:
     if kind in ("avif", "heic"):
         return Facts(notes=avif_notes(file))
     if kind == "jpeg":
-        return Facts(notes=jpeg_notes(file), patched=scan_mended(file))
+        return Facts(notes=jpeg_notes(file), patched=jpeg_mended(file))
     if kind == "webp":
         return Facts(lossless=is_lossless_webp(file))
     return _look_at_tiff(file, name) if kind == "tiff" else Facts()
 
 
 def _look_at_tiff(file: BinaryIO, name: str) -> Facts:
+    if is_raw(file):
+        raise EsrganError(
+            f"{name}: a camera's raw file, of which a small preview is all that is read here; develop it first"
+        )
     if is_plain_ycbcr(file):
         raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
     lab = lab_field(file)

@@ -6,6 +6,7 @@ from functools import cache
 
 from esrgan.errors import EsrganError, UsageError
 from esrgan.picture_reader import Picture
+from esrgan.picture_resolution import is_stated
 from esrgan.picture_vips import pyvips
 from esrgan.picture_xmp import MOST_IN_JPEG, xmp_of_result
 
@@ -42,7 +43,6 @@ FORMATS = {
         Format("gif", (".gif",), 65535, True, False, True, "gif"),
         Format("avif", (".avif",), 16384, True, True, False, "heif"),
         Format("heic", (".heic", ".heif"), 16384, True, True, False, "heif"),
-        Format("jxl", (".jxl",), 2**30 - 1, True, True, False, "jxl"),
     )
 }
 """By name; ``FORMATS['png']`` holds everything but animations."""
@@ -83,10 +83,12 @@ def fit_format(picture: Picture, size: tuple[int, int], wanted: Format | None) -
     if wanted or picture.frames > 1 or _obstacle(png, picture, size):
         smaller = " or a smaller --scale" if "at most" in why else ""
         raise EsrganError(f"{form.name.upper()} {why}; choose another --format{smaller}")
-    return png, (f"written as PNG, because {form.name.upper()} {why}",)
+    return png, (f"written as PNG, because {form.name.upper()} {why}", *_losses(png, picture))
 
 
 NOT_IN_GIF = {"profile": "icc-profile-data", "EXIF": "exif-data", "XMP": "xmp-data"}
+RESOLUTION_IN_EXIF = ("webp", "avif", "heic", "gif")
+"""Formats that have no other place for it."""
 
 
 def _obstacle(form: Format, picture: Picture, size: tuple[int, int]) -> str | None:
@@ -115,11 +117,21 @@ def _losses(form: Format, picture: Picture) -> tuple[str, ...]:
         lost.append(
             "reduced to 256 colours, transparency to all or none" if picture.alpha else "reduced to 256 colours"
         )
-    if form.name == "gif" and (
-        names := [name for name, field in NOT_IN_GIF.items() if picture.image.get_typeof(field)]
-    ):
-        lost.append(f"{', '.join(names)} not kept, as GIF has no place for it")
+    if names := _without_place(form, picture):
+        lost.append(f"{', '.join(names)} not kept, as {form.name.upper()} has no place for it")
     return tuple(lost)
+
+
+def _without_place(form: Format, picture: Picture) -> list[str]:
+    has = picture.image.get_typeof
+    names = [name for name, field in NOT_IN_GIF.items() if form.name == "gif" and has(field)]
+    if has("iptc-data") and form.name not in ("jpeg", "tiff"):
+        names.append("IPTC")
+    if picture.texts and form.name != "png":
+        names.append("texts")
+    if form.name in RESOLUTION_IN_EXIF and not has("exif-data") and is_stated(picture.image):
+        names.append("resolution")
+    return names
 
 
 @cache

@@ -19,6 +19,7 @@ from esrgan.errors import EsrganError, printable
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
 from esrgan.picture_facts import look
+from esrgan.picture_heic import load_heic
 from esrgan.picture_resolution import stated_in_exif, stated_in_png, turned_too
 from esrgan.picture_vips import pyvips
 
@@ -30,8 +31,8 @@ SUFFIXES = frozenset(
 ) | frozenset(f".{end}" for end in ("avif", "heic", "heif", "jxl", "jp2", "j2k", "jpf", "jpx"))
 """What a file in a folder must end in, upper or lower case, to be taken for a picture."""
 
-_LOADER = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif", "heic": "heif"}
-_LOADER |= {"jxl": "jxl", "jp2": "jp2k"}
+_LOADER = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "gif": "gif", "avif": "heif"}
+_BY_OTHERS = {"bmp", "heic"}
 _PAGED = frozenset({"gif", "webp", "tiff"})
 
 
@@ -42,7 +43,7 @@ class Picture:
     image: pyvips.Image
     """Grey or RGB, with or without alpha, 8 or 16 bits, upright; the frames of an animation stacked."""
     format: str
-    """The file's own: png, jpeg, webp, tiff, gif, bmp, avif, heic, jxl or jp2."""
+    """The file's own: png, jpeg, webp, tiff, gif, bmp, avif or heic."""
     frames: int
     """1 unless it is animated or has several pages of one size."""
     depth: int = 8
@@ -189,8 +190,10 @@ def _kind(source: Path | bytes, name: str) -> str:
     if not head:
         raise EsrganError(f"{name}: an empty file")
     if kind is None:
-        raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF)")
-    if kind != "bmp" and not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
+        raise EsrganError(f"{name}: not a picture of a known format (PNG, JPEG, WebP, TIFF, GIF, BMP, AVIF, HEIC)")
+    if kind not in _BY_OTHERS | _LOADER.keys():
+        raise EsrganError(f"{name}: {kind.upper()} files are not read; convert it to PNG, JPEG or TIFF first")
+    if kind in _LOADER and not pyvips.type_find("VipsOperation", f"{_LOADER[kind]}load_source"):
         raise EsrganError(f"{name}: the libvips on this machine cannot read {kind.upper()} files")
     return kind
 
@@ -203,6 +206,8 @@ def _load_all(source: Path | bytes, kind: str, limit_pixels: int) -> tuple[pyvip
     """The picture with its frames stacked, and what is left out."""
     if kind == "bmp":
         return load_bmp(source, name_of(source), limit_pixels=limit_pixels), ()
+    if kind == "heic":
+        return load_heic(source, name_of(source), limit_pixels=limit_pixels)
     image = _load(source, kind, {})
     pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
     if pages == 1:

@@ -5,6 +5,7 @@ import struct
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def write_rows(
         EsrganError: It cannot be encoded or written; what ``rows`` raises comes through.
     """
     reading, writing = os.pipe()
-    faults: list[Exception] = []
+    done, faults = threading.Event(), list[Exception]()
 
     def save() -> None:
         try:
@@ -51,18 +52,21 @@ def write_rows(
         except Exception as error:
             faults.append(error.with_traceback(None))  # whose frames would hold the file open
         finally:
-            while os.read(reading, 1 << 20):  # whoever writes the rows must never wait for nobody
+            while not done.is_set() and os.read(reading, 1 << 20):  # who writes the rows must never wait for nobody
                 pass
             os.close(reading)
 
     saver = threading.Thread(target=save, name="esrgan-save")
     saver.start()
     try:
-        with open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
+        with suppress(BrokenPipeError), open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
             for part in png_stream(rows, (size[0] * like.frames, size[1], like.image.bands), like.bits):
                 if faults:
                     break
                 pipe.write(part)
+            pipe.flush()
+            done.set()
+            pipe.write(b"\0")  # the pipe does not end by being closed where a forked process has a copy of this end
     finally:
         saver.join()
     if faults:
@@ -186,5 +190,4 @@ def _options(form: Format, like: Picture, raw_bytes: int) -> dict[str, Any]:
         "gif": {"effort": 7},
         "avif": {"compression": "av1"} | coded,
         "heic": {"compression": "hevc"} | coded,
-        "jxl": {"Q": 95},
     }[form.name]

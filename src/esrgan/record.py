@@ -80,8 +80,12 @@ class Record:
             file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
 
     def _of_its_size(self, target: Path) -> list[dict[str, Any]]:
-        entries = self._entries.get(self._name(target), [])
-        return [entry for entry in entries if entry.get("size") == target.stat().st_size]
+        """What is noted of a file of this size; nothing where there is none, be it a link to nowhere."""
+        try:
+            size = target.stat().st_size
+        except OSError:
+            return []
+        return [entry for entry in self._entries.get(self._name(target), []) if entry.get("size") == size]
 
     def _other(self, source: Path | bytes, target: Path) -> str | None:
         last = self._last(target)

@@ -16,6 +16,7 @@ DESCRIPTIVE = frozenset({269, 270, 271, 272, 285, 305, 306, 315, 316, 33432, 400
 """Document, description, make, model, page, software, date, artist, computer, copyright, and Windows' own five."""
 DROPPED = frozenset({40960 + 2, 40960 + 3, 40965})  # width and height before, and a pointer we do not follow
 COLOURS, BITS, COMPRESSION = 262, 258, 259
+SUBFILE, DNG_VERSION = 254, 50706
 EXTRA = 338
 """ExtraSamples: of each sample beyond the colours, 0 = anything, 1 and 2 = opacity."""
 BESIDE = {
@@ -218,6 +219,14 @@ def tiff_notes(file: BinaryIO) -> tuple[str, ...]:
     notes = ["channel beyond the colours not kept, as it is not opacity"] if masks(file) else []
     tags = _first_tags(file)
     return (*notes, *(note for marks, note in BESIDE.items() if marks & tags.keys()))
+
+
+def is_raw(file: BinaryIO) -> bool:
+    """Whether a TIFF file is a camera's raw one, or begins with a reduced copy of its picture, as most of these do."""
+    tags = _first_tags(file)
+    file.seek(8)
+    reduced = bool(int.from_bytes(tags[SUBFILE][2], "little") & 1) if SUBFILE in tags else False
+    return reduced or DNG_VERSION in tags or file.read(2) == b"CR"  # Canon's mark
 
 
 def is_plain_ycbcr(file: BinaryIO) -> bool:

@@ -1,6 +1,7 @@
 """``esrgan.upscale``: one picture of any kind in, the same kind back."""
 
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -20,11 +21,12 @@ from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
 from esrgan.library import find_model
-from esrgan.picture_formats import find_format, fit_format, suffix_for
-from esrgan.picture_reader import name_of, open_picture
+from esrgan.picture_formats import Format, find_format, fit_format, suffix_for
+from esrgan.picture_reader import LIMIT_PIXELS, Picture, name_of, open_picture
 from esrgan.upscaler import Upscaler
 
 Image = TypeVar("Image")
+log = logging.getLogger("esrgan")
 
 
 def upscale(  # noqa: PLR0913 - each is an option that somebody sets
@@ -38,17 +40,20 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     overlap: int | None = None,
     format: str | None = None,  # noqa: A002 - the command's name for it
     overwrite: bool = False,
+    limit_pixels: int = LIMIT_PIXELS,
     **size: Any,
 ) -> Image:
     """Enlarge one picture and give the same kind of thing back.
 
     =================  ======================================================================================
     ``str``, ``Path``  a picture file; writes ``STEM_x4.EXT`` beside it and gives that path
-    ``bytes``          a file's content; gives the content of a larger file, in the same format
+    ``bytes``          a file's content; gives the content of a larger file, in the same format or else PNG
     ``PIL.Image``      of any mode but I, F and LAB; gives the mode L, LA, RGB, RGBA or I;16 that can hold it
     ``numpy.ndarray``  uint8, uint16, or float in [0, 1]; (H, W) or (H, W, 1 to 4): grey, grey + alpha, RGB(A)
     ``torch.Tensor``   float in [0, 1]; (C, H, W) or (N, C, H, W), C = 1 to 4; gives float32 on the same device
     =================  ======================================================================================
+
+    What a result cannot hold of a file (layers, further frames, 16 bits in a JPEG) is told to the logger "esrgan".
 
     Args:
         image: The picture; a file is taken as it is shown (upright, in sRGB where it was CMYK), with its metadata.
@@ -63,6 +68,7 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
         **size: Fields of ``Enlargement``: scale, width, height, megapixels, transparency.
         format: Of a file or bytes: png, jpeg, webp, tiff, gif, avif; none = as it was.
         overwrite: Replace the file that is there.
+        limit_pixels: Refuse files, or bytes of one, that claim more pixels, as decompression bombs.
 
     Raises:
         EsrganError: A kind, shape or type that is none of these, a damaged picture, a result that cannot be right, a
@@ -76,14 +82,18 @@ def upscale(  # noqa: PLR0913 - each is an option that somebody sets
     result: Any
     match image:
         case str() | Path():
-            result = type(image)(_file(upscaler, Path(image), how, format, overwrite=overwrite))
+            picture = open_picture(Path(image), limit_pixels=limit_pixels)
+            result = type(image)(_file(upscaler, picture, Path(image), how, format, overwrite=overwrite))
         case bytes() | bytearray():
-            result = type(image)(_bytes(upscaler, bytes(image), how, format))
+            picture = open_picture(bytes(image), limit_pixels=limit_pixels)
+            result = type(image)(_bytes(upscaler, picture, how, format))
         case np.ndarray():
             result = _array(upscaler, image, how)
         case Tensor():
             result = _tensor(upscaler, image, how)
         case _ if hasattr(image, "getbands") and hasattr(image, "convert"):
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                log.warning("the picture: only the one shown of %d frames", frames)
             result = _pil(upscaler, image, how)
         case _:
             raise EsrganError(
@@ -104,10 +114,19 @@ def _upscaler(model: Upscaler | Generator | str | Path | None, how: Enlargement,
     return model
 
 
-def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None, *, overwrite: bool) -> Path:
-    picture = open_picture(path)
+def _format(upscaler: Upscaler, picture: Picture, how: Enlargement, wanted: str | None, name: str) -> Format:
+    """What to write; the log says what is lost."""
     size = how.size(picture.height, picture.width, upscaler.scale)
-    form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
+    form, notes = fit_format(picture, size, find_format(wanted) if wanted else None)
+    for note in picture.notes + notes:
+        log.warning("%s: %s", name, note)
+    return form
+
+
+def _file(
+    upscaler: Upscaler, picture: Picture, path: Path, how: Enlargement, wanted: str | None, *, overwrite: bool
+) -> Path:
+    form = _format(upscaler, picture, how, wanted, name_of(path))
     factor = how.label(picture.height, picture.width, upscaler.scale)
     target = path.with_name(f"{path.stem}_x{factor}{suffix_for(form, [path.suffix])}")
     if not overwrite and os.path.lexists(target):
@@ -117,10 +136,8 @@ def _file(upscaler: Upscaler, path: Path, how: Enlargement, wanted: str | None, 
     return target
 
 
-def _bytes(upscaler: Upscaler, data: bytes, how: Enlargement, wanted: str | None) -> bytes:
-    picture = open_picture(data)
-    size = how.size(picture.height, picture.width, upscaler.scale)
-    form, _ = fit_format(picture, size, find_format(wanted) if wanted else None)
+def _bytes(upscaler: Upscaler, picture: Picture, how: Enlargement, wanted: str | None) -> bytes:
+    form = _format(upscaler, picture, how, wanted, "the picture")
     with tempfile.TemporaryFile() as file:
         write_enlarged(upscaler, picture, file.fileno(), name="the picture", form=form, how=how)
         file.seek(0)
