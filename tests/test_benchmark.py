@@ -271,7 +271,7 @@ def test_pictures_of_lr_size_under_any_name_are_not_passed_over(tmp_path, folder
 def test_results_of_other_methods_beside_hr_are_not_taken_for_lr(tmp_path):
     for folder in ("HR", "EDSR"):
         write_rgb(picture(), tmp_path / folder / "a.png")
-    assert [files.lr for files in find_pairs(tmp_path, 4)] == [None]
+    assert [files.lr for scale in (1, 4) for files in find_pairs(tmp_path, scale)] == [None, None]
 
 
 def test_two_folders_of_hr_are_told_from_one(tmp_path):

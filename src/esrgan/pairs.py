@@ -106,7 +106,7 @@ def _is_lr_of(hr: Path, path: Path, scale: int) -> bool:
         large, small = open_picture(hr), open_picture(path)
     except EsrganError:
         return False
-    return (small.width, small.height) == (large.width // scale, large.height // scale)
+    return scale > 1 and (small.width, small.height) == (large.width // scale, large.height // scale)
 
 
 def read_pair(files: PairFiles, scale: int) -> Pair:
