@@ -25,6 +25,7 @@ RUN = (
     "steps, val = int(os.environ.get('STEPS', steps)), tuple(Path(p) for p in sys.argv[6:])\n"
     "lpips = Path(os.environ['LPIPS']) if 'LPIPS' in os.environ else None\n"
     "run(make(folder, run_dir=folder / name, steps=steps, accumulate=2, val=val, lpips=lpips))\n"
+    "sys.stdout.flush()\nos._exit(0)\n"  # as `python -m esrgan` ends
 )
 
 

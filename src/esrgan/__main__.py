@@ -1,5 +1,6 @@
 """The `esrgan` command, and ``python -m esrgan``, which is what torchrun starts."""
 
+import os
 import sys
 
 
@@ -15,4 +16,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Started by torchrun. Taking down torch's threads for several processes has, rarely, aborted a program at its
+        # very end, with all done and saved; torchrun would call that a failure.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
