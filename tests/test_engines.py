@@ -1,5 +1,6 @@
 import math
 import re
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,13 @@ from esrgan.config import GeneratorConfig
 from esrgan.convolutions import activate, conv_activated
 from esrgan.devices import bf16_is_fast
 from esrgan.engines import BySize, Ncnn, OpenVINO, Torch, pick_engine
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.images import read_rgb
 from esrgan.library import entries
 from esrgan.parity import made_picture
 from esrgan.upscaler import Upscaler
+from esrgan.winograd_engine import Winograd
 
 SHAPES = [
     GeneratorConfig(channels=8, growth=4, blocks=1),
@@ -26,6 +28,14 @@ SHAPES = [
     GeneratorConfig(channels=8, growth=4, blocks=1, variant="subpixel"),
     GeneratorConfig(channels=8, growth=4, blocks=1, plus=True),
 ]
+
+
+PACKAGES = {"winograd": "llvmlite"}
+
+
+def needs(engine):
+    if engine != "torch":
+        pytest.importorskip(PACKAGES.get(engine, engine))
 
 
 def gpus():
@@ -48,9 +58,13 @@ def made(config):
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
-@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+@pytest.mark.parametrize("engine", ["winograd", "ncnn", "openvino"])
 def test_an_engine_gives_the_same_picture_as_torch_by_the_same_tiles(engine, config):
-    pytest.importorskip(engine)
+    needs(engine)
+    if engine == "winograd" and (config.plus or config.variant != "classic"):
+        with pytest.raises(UsageError, match="classic variant only"):
+            Upscaler(made(config), device="cpu", engine=engine)
+        return
     network, image = made(config), made_picture(101, 87)
     ours, theirs = (
         Upscaler(network, device="cpu", precision="fp32", engine=name, tile=64) for name in ("torch", engine)
@@ -59,9 +73,9 @@ def test_an_engine_gives_the_same_picture_as_torch_by_the_same_tiles(engine, con
     assert psnr(ours(image), theirs(image)) > 80
 
 
-@pytest.mark.parametrize("engine", ["torch", "ncnn", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", "winograd", "ncnn", "openvino"])
 def test_a_picture_that_wants_gradients_is_enlarged_without(engine):
-    pytest.importorskip(engine)
+    needs(engine)
     image = made_picture(20, 20).requires_grad_()
     assert not Upscaler(made(SHAPES[0]), device="cpu", precision="fp32", engine=engine)(image).requires_grad
 
@@ -69,8 +83,7 @@ def test_a_picture_that_wants_gradients_is_enlarged_without(engine):
 @pytest.mark.skipif(not bf16_is_fast(), reason="emulated here")
 @pytest.mark.parametrize("engine", ["torch", "ncnn", "openvino"])
 def test_bf16_stays_within_50_db(engine):
-    if engine != "torch":
-        pytest.importorskip(engine)
+    needs(engine)
     network, image = made(SHAPES[0]), made_picture(96, 80)
     run = pick_engine(engine, network, device="cpu", precision="bf16")
     with torch.inference_mode():
@@ -103,9 +116,9 @@ def test_vulkan_gives_the_same_picture(precision):
     assert psnr(vulkan(image), Upscaler(network, device="cpu", precision="fp32", engine="torch")(image)) > 50
 
 
-@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+@pytest.mark.parametrize("engine", ["winograd", "ncnn", "openvino"])
 def test_a_network_changed_later_does_not_change_a_loaded_engine(engine):
-    pytest.importorskip(engine)
+    needs(engine)
     network, image = made(SHAPES[0]), made_picture(32, 32)
     upscaler = Upscaler(network, device="cpu", engine=engine)
     before = upscaler(image)
@@ -117,23 +130,48 @@ def test_a_network_changed_later_does_not_change_a_loaded_engine(engine):
 @pytest.mark.parametrize(
     ("fast_bf16", "installed", "precision", "taken"),
     [
-        (True, ("ncnn", "openvino"), "auto", BySize),
-        (True, ("ncnn",), "auto", Torch),
-        (True, ("ncnn", "openvino"), "fp32", Torch),
-        (False, ("ncnn", "openvino"), "auto", BySize),
+        (True, ("llvmlite", "ncnn", "openvino"), "auto", OpenVINO),
+        (True, ("llvmlite", "ncnn"), "auto", None),
+        (True, ("llvmlite", "ncnn", "openvino"), "fp32", Winograd),
+        (True, ("ncnn", "openvino"), "fp32", None),
+        (False, ("llvmlite", "ncnn", "openvino"), "auto", Winograd),
+        (False, ("llvmlite", "ncnn", "openvino"), "bf16", OpenVINO),
+        (False, ("ncnn", "openvino"), "auto", OpenVINO),
         (False, ("ncnn",), "auto", Ncnn),
-        (False, ("openvino",), "auto", BySize),
-        (False, (), "auto", Torch),
-        (False, ("ncnn",), "bf16", Torch),
+        (False, ("openvino",), "auto", OpenVINO),
+        (False, (), "auto", None),
+        (False, ("ncnn",), "bf16", None),
     ],
 )
 def test_auto_takes_the_fastest_that_is_installed(fast_bf16, installed, precision, taken, monkeypatch):
-    monkeypatch.setattr("esrgan.engines.bf16_is_fast", lambda: fast_bf16)
-    monkeypatch.setattr("esrgan.devices.bf16_is_fast", lambda: fast_bf16)
-    for module in ("engines", "openvino_network"):
-        monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda name: name in installed or None)
-    assert type(pick_engine("auto", made(SHAPES[0]), device="cpu", precision=precision)) is taken
+    pretend(monkeypatch, fast_bf16=fast_bf16, installed=installed)
+    monkeypatch.setattr("esrgan.engines.multiplies_and_adds_at_once", lambda: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    engine = pick_engine("auto", made(SHAPES[0]), device="cpu", precision=precision)
+    if taken in (Winograd, OpenVINO):  # they leave small tiles to torch
+        assert (type(engine), type(engine.large)) == (BySize, taken)
+    else:
+        assert type(engine) is (taken or Torch)
     assert type(pick_engine("torch", made(SHAPES[0]), device="cpu", precision=precision)) is Torch
+
+
+def pretend(monkeypatch, *, fast_bf16, installed):
+    for module in ("engines", "devices"):
+        monkeypatch.setattr(f"esrgan.{module}.bf16_is_fast", lambda: fast_bf16)
+    for module in ("engines", "openvino_network", "winograd_engine"):
+        monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda name: name in installed or None)
+
+
+@pytest.mark.parametrize(
+    ("config", "machine", "fast"),
+    [(SHAPES[4], "x86_64", True), (SHAPES[5], "x86_64", True), (SHAPES[0], "arm64", True), (SHAPES[0], "AMD64", False)],
+    ids=["subpixel", "plus", "ARM", "old"],
+)
+def test_winograd_is_not_taken_for_what_it_cannot_do_nor_where_it_was_not_measured(config, machine, fast, monkeypatch):
+    pretend(monkeypatch, fast_bf16=False, installed=("llvmlite",))
+    monkeypatch.setattr("esrgan.engines.multiplies_and_adds_at_once", lambda: fast)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert type(pick_engine("auto", made(config), device="cpu", precision="auto")) is Torch
 
 
 @pytest.mark.parametrize(
@@ -148,10 +186,7 @@ def test_auto_takes_the_fastest_that_is_installed(fast_bf16, installed, precisio
 def test_without_fast_bf16_wide_networks_are_ncnns(channels, machine, precision, taken, dtype, monkeypatch):
     pytest.importorskip("ncnn")
     monkeypatch.setattr("platform.machine", lambda: machine)
-    for module in ("engines", "devices"):
-        monkeypatch.setattr(f"esrgan.{module}.bf16_is_fast", lambda: False)
-    for module in ("engines", "openvino_network"):
-        monkeypatch.setattr(f"esrgan.{module}.find_spec", lambda _: True)
+    pretend(monkeypatch, fast_bf16=False, installed=("ncnn", "openvino"))
     network = Generator(GeneratorConfig(blocks=1, channels=channels, growth=8))
     engine = pick_engine("auto", network, device="cpu", precision=precision)
     assert (type(engine), engine.dtype) == (taken, dtype)
@@ -166,6 +201,13 @@ def test_small_tiles_do_not_load_openvino():
     assert not engine.large._ready
     assert psnr(engine(large, torch.float32), torch_only(large, torch.float32)) > 80
     assert isinstance(engine.large._ready[torch.float32], openvino.InferRequest)
+
+
+def test_without_llvmlite_winograd_is_an_error_that_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    monkeypatch.setattr("esrgan.winograd_engine.find_spec", lambda name: None)
+    with pytest.raises(EsrganError, match=r"needs llvmlite.*--extra winograd"):
+        Upscaler(made(SHAPES[0]), device="cpu", engine="winograd")
 
 
 @pytest.mark.parametrize(("pictures", "loaded"), [(8, False), (9, True)])
@@ -187,9 +229,9 @@ def test_openvino_without_memory_never_gives_the_picture_before(monkeypatch):
         engine(made_picture(32, 32), torch.float32)
 
 
-@pytest.mark.parametrize("engine", ["ncnn", "openvino"])
+@pytest.mark.parametrize("engine", ["winograd", "ncnn", "openvino"])
 def test_pictures_go_to_where_the_engine_is_not_to_the_device_that_auto_means(engine, monkeypatch):
-    pytest.importorskip(engine)
+    needs(engine)
     monkeypatch.setattr("esrgan.engines.pick_device", lambda name: torch.device("meta" if name == "auto" else name))
     upscaler = Upscaler(made(SHAPES[0]), engine=engine, precision="fp32")
     assert upscaler.device == torch.device("cpu")
@@ -203,7 +245,9 @@ class Own(Generator):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "tensorrt"}, "auto, torch, ncnn or openvino"),
+        ({"engine": "tensorrt"}, "auto, torch, winograd, ncnn or openvino"),
+        ({"engine": "winograd", "precision": "bf16"}, "precision is auto, fp32, not bf16"),
+        ({"engine": "winograd", "device": "vulkan"}, "winograd does not run on Vulkan"),
         ({"engine": "torch", "device": "vulkan"}, "torch does not run on Vulkan"),
         ({"engine": "ncnn", "precision": "fp16"}, "precision is auto, fp32, bf16, not fp16"),
         ({"engine": "ncnn", "device": "meta"}, "cpu or vulkan, not meta"),

@@ -38,7 +38,7 @@ class Running:
     """auto, cpu, cuda, cuda:1, mps, or vulkan: ncnn on any GPU that has a driver for it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the network; auto takes the fastest that is safe on the device."""
-    engine: Literal["auto", "torch", "ncnn", "openvino"] = "auto"
+    engine: Literal["auto", "torch", "winograd", "ncnn", "openvino"] = "auto"
     """What runs the network; auto: the fastest that is installed."""
     tile: Annotated[int | None, Positive] = None
     """Side of the largest square the network gets at once, in LR pixels; smaller needs less memory."""

@@ -1,4 +1,4 @@
-"""What runs a network: torch anywhere, OpenVINO or ncnn on the CPU, ncnn by Vulkan on any GPU."""
+"""What runs a network: torch anywhere; Winograd, OpenVINO or ncnn on the CPU; ncnn by Vulkan on any GPU."""
 
 import copy
 import logging
@@ -20,8 +20,10 @@ from esrgan.generator import Generator
 from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
 from esrgan.other_network import OtherNetwork
+from esrgan.winograd_engine import Winograd
+from esrgan.winograd_kernel import multiplies_and_adds_at_once
 
-EngineName = Literal["auto", "torch", "ncnn", "openvino"]
+EngineName = Literal["auto", "torch", "winograd", "ncnn", "openvino"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 VULKAN = "vulkan"
 SMALL_TILE = 128 * 128
@@ -29,7 +31,7 @@ SMALL_TILE = 128 * 128
 WIDE = 64
 """Channels from which on ncnn, whose Winograd kernels need many, is faster than OpenVINO in fp32."""
 FEW = 8
-"""Pictures: as many small ones are done while OpenVINO is loaded."""
+"""Pictures: as many small ones are done while another engine is loaded."""
 LONG = 20.0
 """Seconds of a GPU's work after which a network is worth the seconds that compiling takes: long jobs go on for long."""
 Network = Generator | OtherNetwork
@@ -138,10 +140,10 @@ def _explained(run: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
 
 
 class BySize:
-    """Torch for a few small tiles, which are done before OpenVINO is loaded, and OpenVINO for all others."""
+    """Torch for a few small tiles, which are done before the other engine is loaded, and that one for all others."""
 
-    def __init__(self, small: Torch, large: OpenVINO) -> None:
-        self.small: Torch | OpenVINO = small
+    def __init__(self, small: Torch, large: OpenVINO | Winograd) -> None:
+        self.small: Torch | OpenVINO | Winograd = small
         self.large = large
         self.device, self.dtype, self.about = large.device, large.dtype, large.about
 
@@ -150,16 +152,16 @@ class BySize:
         return (self.small if lr.shape[-2] * lr.shape[-1] < SMALL_TILE else self.large)(lr, dtype)
 
     def expect(self, pictures: int) -> None:
-        """For so many, small ones too are worth loading OpenVINO, or not; one run has one answer."""
+        """For so many, small ones too are worth loading the other engine, or not; one run has one answer."""
         if pictures > FEW:
             self.steady()
 
     def steady(self) -> None:
-        """Give small tiles too to OpenVINO."""
+        """Give small tiles too to the other engine."""
         self.small = self.large
 
 
-Engine = Torch | Ncnn | OpenVINO | BySize
+Engine = Torch | Winograd | Ncnn | OpenVINO | BySize
 
 
 def pick_engine(
@@ -167,8 +169,8 @@ def pick_engine(
 ) -> Engine:
     """What runs ``network`` on ``device``; with ``auto`` the fastest thing that is installed.
 
-    That is torch, except on Vulkan, and except on a CPU: there OpenVINO is faster in bf16. CPUs without fast bf16
-    take ncnn with its Winograd kernels for wide networks and, if they are x86, OpenVINO for narrow ones.
+    That is torch, except on Vulkan, and except on a CPU: there OpenVINO is faster in bf16, and Winograd in fp32 on x86.
+    Without them OpenVINO is faster for narrow networks on x86, ncnn with its Winograd kernels for all others.
 
     Raises:
         UsageError: An unknown engine, or one that cannot do what is asked.
@@ -180,7 +182,7 @@ def pick_engine(
         raise UsageError(f"{engine} does not run on Vulkan; use --engine ncnn, or another --device")
     name: str = "ncnn" if device == VULKAN else engine
     obstacle = _obstacle(name, network, device, precision, compiled=compiled)
-    if name in ("ncnn", "openvino"):
+    if name in ("winograd", "ncnn", "openvino"):
         if obstacle:
             raise UsageError(f"{name} cannot do this: {obstacle}")
     else:
@@ -188,12 +190,18 @@ def pick_engine(
         dtype = _precision(network, precision, where)
         if name == "auto":
             name = "torch" if obstacle or where.type != "cpu" else _fastest(cast(Generator, network), dtype)
+    if name == "torch":
+        return Torch(network, where, dtype, compiled=compiled)
+    return _other(name, cast(Generator, network), device, precision, by_itself=engine == "auto")
+
+
+def _other(name: str, network: Generator, device: str, precision: Precision, *, by_itself: bool) -> Engine:
+    """An engine other than torch; one that was chosen ``by_itself`` leaves a few small tiles to torch."""
+    dtype = torch.float32 if name == "winograd" else _other_precision(name, precision, device)
     if name == "ncnn":
-        return Ncnn(cast(Generator, network), _other_precision(name, precision, device), vulkan=device == VULKAN)
-    if name == "openvino":
-        large = OpenVINO(cast(Generator, network), _other_precision(name, precision, device))
-        return BySize(Torch(network, large.device, large.dtype), large) if engine == "auto" else large
-    return Torch(network, where, dtype, compiled=compiled)
+        return Ncnn(network, dtype, vulkan=device == VULKAN)
+    large = Winograd(network) if name == "winograd" else OpenVINO(network, dtype)
+    return BySize(Torch(network, large.device, dtype), large) if by_itself else large
 
 
 def _precision(network: Network, precision: Precision, device: torch.device) -> torch.dtype:
@@ -216,13 +224,23 @@ def _other_precision(name: str, precision: Precision, device: str) -> torch.dtyp
 
 
 def _fastest(network: Generator, dtype: torch.dtype) -> str:
-    """Of what is installed, on a CPU; fp32 that is asked for where bf16 is faster is for exactness, and torch's."""
-    choices = ["openvino"]
-    if dtype == torch.float32:
-        choices = [] if bf16_is_fast() else ["ncnn", "openvino"]
-        if network.config.channels < WIDE and platform.machine() in ("x86_64", "AMD64"):  # others were not measured
-            choices.reverse()
+    """Of what is installed, on a CPU; fp32 that is asked for where bf16 is faster is for exactness."""
+    if dtype != torch.float32:
+        choices = ["openvino"]
+    else:
+        x86 = platform.machine() in ("x86_64", "AMD64")  # others were not measured
+        narrow = x86 and network.config.channels < WIDE
+        choices = [] if bf16_is_fast() else ["openvino", "ncnn"] if narrow else ["ncnn", "openvino"]
+        if x86 and find_spec("llvmlite") and not _misfit(network) and multiplies_and_adds_at_once():
+            return "winograd"
     return next((name for name in choices if find_spec(name)), "torch")
+
+
+def _misfit(network: Generator) -> str | None:
+    """Why Winograd cannot run a network of ours, if it cannot."""
+    if network.config.variant == "classic" and not network.config.plus:
+        return None
+    return "it runs the classic variant only, without ESRGAN+'s paths; use --engine torch"
 
 
 def _is_plain(network: Network) -> bool:
@@ -237,7 +255,9 @@ def _obstacle(name: str, network: Network, device: str, precision: Precision, *,
         return "it runs ESRGAN networks only; use --engine torch"
     if device not in ("auto", "cpu", VULKAN):
         return f"it runs on --device cpu{' or vulkan' if name == 'ncnn' else ''}, not {device}"
-    possible = ("auto", "fp32", "fp16" if device == VULKAN else "bf16")
+    if name == "winograd" and (misfit := _misfit(cast(Generator, network))):
+        return misfit
+    possible = ("auto", "fp32", *(() if name == "winograd" else ("fp16" if device == VULKAN else "bf16",)))
     if precision not in possible:
         return f"on {device} its --precision is {', '.join(possible)}, not {precision}"
     return "--compile is for torch" if compiled else None

@@ -48,7 +48,8 @@ class Upscaler:
             pictures of more than 8 bits, float arrays and tensors among them, computed in fp32 all the same.
         tile: Side of the largest square given to the network at once, in LR pixels; smaller needs less memory.
         overlap: LR pixels read around every tile; none = as the network's depth asks for.
-        engine: What runs it: auto (the fastest that is installed), torch, ncnn, openvino.
+        engine: What runs it: auto (the fastest that is installed), torch, winograd,
+            ncnn, openvino.
         compiled: Through ``torch.compile``.
 
     Attributes:

@@ -1,0 +1,198 @@
+"""Convolutions by ``winograd_kernel`` on features that lie as it reads them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from esrgan.winograd_kernel import (
+    LANES,
+    OUTPUTS,
+    SQUARE,
+    Array,
+    Job,
+    convolution,
+    scratch_sizes,
+    transformed,
+    whole,
+)
+
+Table = npt.NDArray[np.int64]
+
+
+class Features:
+    """Features of some pictures as the kernel reads them: in planes of 8 channels, each picture in a frame of zeros.
+
+    Args:
+        count: Of pictures.
+        channels: Rounded up to whole planes.
+        height: Of a picture, in pixels.
+        width: Likewise.
+
+    Attributes:
+        data: (channels / 8, count, height', width', 8), zeros; the sides are those of whole squares, and the frame's 2.
+    """
+
+    def __init__(self, count: int, channels: int, height: int, width: int) -> None:
+        self.count, self.height, self.width = count, height, width
+        sides = (-(-side // SQUARE) * SQUARE + 2 for side in (height, width))
+        self.data: Array = np.zeros((whole(channels) // LANES, count, *sides, LANES), np.float32)
+
+    @property
+    def inner(self) -> Array:
+        """The pictures without their frames: (channels / 8, count, height, width, 8)."""
+        return self.data[:, :, 1 : self.height + 1, 1 : self.width + 1]
+
+    @property
+    def row(self) -> int:
+        """Numbers from one row to the next."""
+        return int(self.data.shape[3]) * LANES
+
+    @property
+    def plane(self) -> int:
+        """Numbers from one plane to the next."""
+        return int(self.data[0].size)
+
+    def address(self, channel: int = 0) -> int:
+        """Where the plane of a channel begins, in bytes."""
+        return int(self.data.ctypes.data) + channel // LANES * self.plane * self.data.itemsize
+
+    @cached_property
+    def sources(self) -> Table:
+        """Where in a plane the pixels begin that each square of results reads."""
+        return self._places(SQUARE, 0)
+
+    @cached_property
+    def sources_twice(self) -> Table:
+        """The same for squares of results that are twice as fine."""
+        return self._places(SQUARE // 2, 0)
+
+    @cached_property
+    def targets(self) -> Table:
+        """Where in a plane each square of results begins."""
+        return self._places(SQUARE, self.row + LANES)
+
+    @cached_property
+    def left(self) -> tuple[Table, Table]:
+        """Rows and columns of pixels from each square's first to the last of its picture."""
+        y, x = (np.arange(0, side, SQUARE) for side in (self.height, self.width))
+        shape = self.count, len(y), len(x)
+        rows, columns = (np.broadcast_to(n, shape) for n in ((self.height - y)[:, None], self.width - x))
+        return rows.astype(np.int64).ravel(), columns.astype(np.int64).ravel()
+
+    def _places(self, step: int, start: int) -> Table:
+        y, x = (np.arange(0, side, step) for side in (self.height, self.width))
+        pictures = np.arange(self.count) * (self.plane // self.count)
+        return (start + pictures[:, None, None] + y[:, None] * self.row + x * LANES).astype(np.int64).ravel()
+
+    def put(self, pictures: Tensor) -> "Features":
+        """Take over (count, channels, height, width); gives itself."""
+        for plane, some in zip(self.inner, torch.split(pictures, LANES, dim=1), strict=True):
+            plane[..., : some.shape[1]] = some.permute(0, 2, 3, 1).numpy()
+        return self
+
+    def take(self, channels: int) -> Tensor:
+        """The first ``channels`` channels as (count, channels, height, width)."""
+        lanes = torch.from_numpy(self.inner).permute(1, 0, 4, 2, 3)
+        return lanes.flatten(1, 2)[:, :channels].contiguous()
+
+
+class Layer:
+    """A convolution's weights as the kernel takes them.
+
+    Args:
+        weight: (out, in, 3, 3).
+        bias: (out,), or none.
+        sources: Channels of the features that it reads, one after the other, each in planes of its own; none = one.
+        factor: Its results are multiplied by it,
+        slope: and then, where they are below zero, by this: the slope of ReLU or LeakyReLU.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        sources: Sequence[int] = (),
+        *,
+        factor: float = 1.0,
+        slope: float = 1.0,
+    ) -> None:
+        self.slope = np.array(slope, np.float32)
+        count, parts = len(weight), torch.split(weight.detach() * factor, list(sources) or weight.shape[1], dim=1)
+        self.kept = whole(count)
+        padded = np.zeros((whole(count, OUTPUTS), sum(whole(part.shape[1]) for part in parts), 3, 3), np.float32)
+        start = 0
+        for part in parts:
+            padded[:count, start : start + part.shape[1]] = part.numpy()
+            start += whole(part.shape[1])
+        self.outputs, self.inputs = padded.shape[:2]
+        self.weights = transformed(padded)
+        self.bias = np.zeros(self.outputs, np.float32)
+        if bias is not None:
+            self.bias[:count] = bias.detach().numpy() * factor
+
+
+class Threads:
+    """As many threads as torch uses; a context."""
+
+    def __init__(self) -> None:
+        self.count = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.count)
+        self._scratch: list[list[Array]] = [[np.empty(0, np.float32)] * 2 for _ in range(self.count)]
+
+    def __enter__(self) -> "Threads":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def convolve(
+        self,
+        layer: Layer,
+        source: Features,
+        target: Features,
+        *,
+        grown: Features | None = None,
+        channel: int = 0,
+        added: Features | None = None,
+        added_scaled: Features | None = None,
+    ) -> None:
+        """Write a layer's results to ``target``, from ``channel`` on.
+
+        Args:
+            layer: What is applied.
+            source: What it reads, all channels; if ``target`` is twice as large, enlarged by nearest neighbour.
+            target: Where its results go.
+            grown: What it reads besides, as many channels as it has weights for.
+            channel: Of ``target``, a multiple of 8.
+            added: Is added to the results.
+            added_scaled: The same, ``RESIDUAL`` times.
+        """
+        more, own = grown or source, min(layer.inputs, len(source.data) * LANES)
+        twice = target.height > source.height
+        places = source.sources_twice if twice else source.sources
+        rows, columns = target.left
+        job = np.array(Job(
+            source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
+            places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
+            target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
+            rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data,
+            added.address() if added else 0, added_scaled.address() if added_scaled else 0,
+        ), np.int64)  # fmt: skip
+        run, cuts = convolution().run, [len(places) * i // self.count for i in range(self.count + 1)]
+
+        def part(i: int) -> None:
+            taps, products = self._room(i, layer)
+            run(job.ctypes.data, taps.ctypes.data, products.ctypes.data, cuts[i], cuts[i + 1])
+
+        list(self._pool.map(part, range(self.count)))
+
+    def _room(self, i: int, layer: Layer) -> list[Array]:
+        for j, size in enumerate(scratch_sizes(layer.inputs, layer.outputs)):
+            if self._scratch[i][j].size < size:
+                self._scratch[i][j] = np.empty(size, np.float32)
+        return self._scratch[i]
