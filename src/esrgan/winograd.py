@@ -13,15 +13,20 @@ from esrgan.winograd_kernel import (
     LANES,
     OUTPUTS,
     SQUARE,
+    TAPS,
+    TOGETHER,
     Array,
     Job,
     convolution,
-    scratch_sizes,
     transformed,
     whole,
 )
 
 Table = npt.NDArray[np.int64]
+BLOCKS = 2 * TOGETHER, 8 * TOGETHER
+"""Squares between two transforms: few, so that they stay in the cache; more of layers whose weights do not."""
+MANY = 9 * 128 * 128
+"""Weights of a layer that the cache does not hold."""
 
 
 class Features:
@@ -130,6 +135,7 @@ class Layer:
             padded[:count, start : start + part.shape[1]] = part.numpy()
             start += whole(part.shape[1])
         self.outputs, self.inputs = padded.shape[:2]
+        self.block = BLOCKS[padded.size > MANY]
         self.weights = transformed(padded)
         self.bias = np.zeros(self.outputs, np.float32)
         if bias is not None:
@@ -180,7 +186,7 @@ class Threads:
             source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
             places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
             target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
-            rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data,
+            rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, layer.block,
             added.address() if added else 0, added_scaled.address() if added_scaled else 0,
         ), np.int64)  # fmt: skip
         run, cuts = convolution().run, [len(places) * i // self.count for i in range(self.count + 1)]
@@ -192,7 +198,7 @@ class Threads:
         list(self._pool.map(part, range(self.count)))
 
     def _room(self, i: int, layer: Layer) -> list[Array]:
-        for j, size in enumerate(scratch_sizes(layer.inputs, layer.outputs)):
-            if self._scratch[i][j].size < size:
-                self._scratch[i][j] = np.empty(size, np.float32)
+        for j, channels in enumerate((layer.inputs, layer.outputs)):
+            if self._scratch[i][j].size < layer.block * TAPS * channels:
+                self._scratch[i][j] = np.empty(layer.block * TAPS * channels, np.float32)
         return self._scratch[i]

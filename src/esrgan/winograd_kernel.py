@@ -32,8 +32,6 @@ TOGETHER = 6
 """Squares multiplied at once: their sums fill the registers of AVX2."""
 OUTPUTS = 16
 """Output channels multiplied at once."""
-BLOCK = 2 * TOGETHER
-"""Squares between two transforms: so many stay in the cache."""
 RESIDUAL = 0.2
 """What ``added_scaled`` is multiplied by."""
 _WEIGHTS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
@@ -72,6 +70,8 @@ class Job(NamedTuple):
     columns: int
     slope: int
     """Address of a float32: by what results below zero are multiplied; at most 1."""
+    block: int
+    """Squares from one transform to the next, a multiple of ``TOGETHER``."""
     added: int
     """Address of planes like the target's, added to the result; or 0."""
     added_scaled: int
@@ -86,14 +86,10 @@ def whole(channels: int, of: int = LANES) -> int:
 def transformed(weight: Array) -> Array:
     """Weights (out, in, 3, 3), of whole planes, as the products take them: (36, out / 16, in, 16)."""
     outputs, inputs = weight.shape[:2]
-    taps = np.einsum("ai,ocij,bj->aboc", _WEIGHTS, weight.astype(np.float64), _WEIGHTS)
-    blocks = taps.reshape(TAPS, outputs // OUTPUTS, OUTPUTS, inputs).transpose(0, 1, 3, 2)
-    return np.ascontiguousarray(blocks, np.float32)
-
-
-def scratch_sizes(inputs: int, outputs: int) -> tuple[int, int]:
-    """Numbers that a thread needs for transformed squares, and for their products."""
-    return BLOCK * TAPS * inputs, BLOCK * TAPS * outputs
+    half = weight.astype(np.float64) @ _WEIGHTS.T  # (out, in, 3, 6)
+    taps = half.swapaxes(2, 3) @ _WEIGHTS.T  # the square's columns, then its rows
+    blocks = taps.reshape(outputs // OUTPUTS, OUTPUTS, inputs, 6, 6).transpose(4, 3, 0, 2, 1)
+    return np.ascontiguousarray(blocks.reshape(TAPS, outputs // OUTPUTS, inputs, OUTPUTS), np.float32)
 
 
 class Convolution:
@@ -146,15 +142,10 @@ def _code() -> str:
     function = ir.Function(module, part, "convolve")
     e = _Emitter(ir, function)
     job, taps, products, start, stop = function.args
-    with e.loop(start, stop, BLOCK) as square:
+    size = e.field(job, "block")
+    with e.loop(start, stop, size) as square:
         left = e.b.sub(stop, square)
-        block = (
-            job,
-            taps,
-            products,
-            square,
-            e.b.select(e.b.icmp_signed("<", left, e.number(BLOCK)), left, e.number(BLOCK)),
-        )
+        block = job, taps, products, square, e.b.select(e.b.icmp_signed("<", left, size), left, size)
         with e.b.if_else(e.b.icmp_signed("!=", e.field(job, "twice"), e.number(0))) as (yes, no):
             for branch, function in ((yes, twice), (no, plain)):
                 with branch:
@@ -197,7 +188,7 @@ class _Emitter:
         return self.b.load(self.b.gep(self.b.inttoptr(self.field(job, name), self.i64.as_pointer()), [index]))
 
     @contextmanager
-    def loop(self, start: Any, stop: Any, step: int = 1) -> Iterator[Any]:
+    def loop(self, start: Any, stop: Any, step: Any = 1) -> Iterator[Any]:
         before, head, body, after = self.b.block, *(self.function.append_basic_block() for _ in range(3))
         self.b.branch(head)
         self.b.position_at_end(head)
@@ -206,7 +197,8 @@ class _Emitter:
         self.b.cbranch(self.b.icmp_signed("<", counter, stop), body, after)
         self.b.position_at_end(body)
         yield counter
-        counter.add_incoming(self.b.add(counter, self.number(step)), self.b.block)
+        step = self.number(step) if isinstance(step, int) else step
+        counter.add_incoming(self.b.add(counter, step), self.b.block)
         self.b.branch(head)
         self.b.position_at_end(after)
 
