@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 
 from esrgan.config import GeneratorConfig
+from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.images import read_rgb
 from esrgan.library import find_model
 from esrgan.model_file import load_model
 from esrgan.parity import made_picture
-from esrgan.winograd import Features, Layer, Threads
+from esrgan.winograd import Features, Layer, Threads, convolution
 from esrgan.winograd_engine import STRIP, Winograd
+from esrgan.winograd_kernel import Code
 
 pytest.importorskip("llvmlite")
 
@@ -21,7 +23,7 @@ def convolved(layer, picture, channels, **more):
     source = Features(*picture.shape).put(picture)
     target = Features(len(picture), channels, *picture.shape[2:])
     with Threads() as threads:
-        threads.convolve(layer, source, target, **more)
+        threads.run(convolution(layer, source, target, **more))
     assert not target.data[:, :, [0, -1]].any()  # the frame stays zero
     assert not target.data[:, :, :, [0, -1]].any()
     return target.take(channels)
@@ -38,6 +40,22 @@ def test_a_convolution_equals_torchs(inputs, outputs, size):
     assert (result - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.parametrize("together", [6, 12])
+def test_code_for_any_number_of_registers_gives_the_same(together, monkeypatch):
+    torch.manual_seed(0)
+    picture, weight = torch.randn(2, 24, 17, 30), torch.randn(16, 24, 3, 3)
+    code = Code(together)
+    monkeypatch.setattr("esrgan.winograd.code", lambda: code)
+    wanted = F.conv2d(picture, weight, padding=1)
+    assert (convolved(Layer(weight, None), picture, 16) - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+def test_a_machine_that_no_code_can_be_made_for_is_an_error_with_a_way_out(monkeypatch):
+    monkeypatch.setattr("esrgan.winograd_kernel._code", lambda together: "what is this")
+    with pytest.raises(EsrganError, match=r"LLVM cannot make code here.*--engine torch"):
+        Code()
+
+
 def test_without_a_bias_and_with_a_factor():
     picture, weight = torch.randn(1, 8, 9, 9), torch.randn(16, 8, 3, 3)
     wanted = 3 * F.conv2d(picture, weight, padding=1)
@@ -49,7 +67,7 @@ def test_what_is_added_is_added_once_even_in_place():
     picture, weight = torch.randn(1, 16, 11, 10), torch.randn(16, 16, 3, 3)
     source, before, scaled = (Features(*x.shape).put(x) for x in (picture, picture + 1, picture - 2))
     with Threads() as threads:
-        threads.convolve(Layer(weight, None), source, before, added=before, added_scaled=scaled)
+        threads.run(convolution(Layer(weight, None), source, before, added=before, added_scaled=scaled))
     wanted = F.conv2d(picture, weight, padding=1) + picture + 1 + 0.2 * (picture - 2)
     assert torch.allclose(before.take(16), wanted, atol=1e-3)
 
@@ -60,7 +78,7 @@ def test_sources_of_odd_numbers_of_channels_have_planes_of_their_own():
     target, other = Features(1, 4, 9, 9), Features(1, 24, 9, 9)
     other.data[:1] = Features(1, 3, 9, 9).put(y).data
     with Threads() as threads:
-        threads.convolve(Layer(weight, None, (5, 3)), Features(1, 5, 9, 9).put(x), target, grown=other)
+        threads.run(convolution(Layer(weight, None, (5, 3)), Features(1, 5, 9, 9).put(x), target, grown=other))
     assert torch.allclose(target.take(4), F.conv2d(torch.cat((x, y), 1), weight, padding=1), atol=1e-3)
 
 
@@ -68,7 +86,7 @@ def test_nearest_enlargement_within_a_convolution():
     picture, weight = torch.randn(2, 8, 7, 10), torch.randn(16, 8, 3, 3)
     target = Features(2, 16, 14, 20)
     with Threads() as threads:
-        threads.convolve(Layer(weight, None), Features(*picture.shape).put(picture), target)
+        threads.run(convolution(Layer(weight, None), Features(*picture.shape).put(picture), target))
     wanted = F.conv2d(F.interpolate(picture, scale_factor=2), weight, padding=1)
     assert torch.allclose(target.take(16), wanted, atol=1e-3)
 
@@ -109,9 +127,9 @@ def test_scratch_of_an_earlier_layer_does_not_matter():
     layer = Layer(torch.randn(16, 8, 3, 3), None)
     source, first, second = Features(*picture.shape).put(picture), Features(1, 16, 4, 4), Features(1, 16, 4, 4)
     with Threads() as threads:
-        threads.convolve(layer, source, first)
+        threads.run(convolution(layer, source, first))
         for room in threads._scratch:
             for numbers in room:
                 numbers.fill(np.nan)
-        threads.convolve(layer, source, second)
+        threads.run(convolution(layer, source, second))
     assert torch.equal(first.take(16), second.take(16))

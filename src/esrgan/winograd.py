@@ -1,8 +1,10 @@
 """Convolutions by ``winograd_kernel`` on features that lie as it reads them."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
+from threading import Barrier
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +19,14 @@ from esrgan.winograd_kernel import (
     TOGETHER,
     Array,
     Job,
-    convolution,
+    code,
+    give_way,
     transformed,
     whole,
 )
 
 Table = npt.NDArray[np.int64]
-BLOCKS = 2 * TOGETHER, 8 * TOGETHER
+BLOCKS = TOGETHER, 4 * TOGETHER
 """Squares between two transforms: few, so that they stay in the cache; more of layers whose weights do not."""
 MANY = 9 * 128 * 128
 """Weights of a layer that the cache does not hold."""
@@ -142,12 +145,66 @@ class Layer:
             self.bias[:count] = bias.detach().numpy() * factor
 
 
+class Work(NamedTuple):
+    """A job, and what its addresses point to, which must not go before it is done."""
+
+    job: Job
+    holds: tuple[Any, ...]
+
+
+def convolution(
+    layer: Layer,
+    source: Features,
+    target: Features,
+    *,
+    grown: Features | None = None,
+    channel: int = 0,
+    added: Features | None = None,
+    added_scaled: Features | None = None,
+) -> Work:
+    """What writes a layer's results to ``target``, from ``channel`` on, once it is run.
+
+    Args:
+        layer: What is applied.
+        source: What it reads, all channels; if ``target`` is twice as large, enlarged by nearest neighbour.
+        target: Where its results go.
+        grown: What it reads besides, as many channels as it has weights for.
+        channel: Of ``target``, a multiple of 8.
+        added: Is added to the results.
+        added_scaled: The same, ``RESIDUAL`` times.
+    """
+    more, own = grown or source, min(layer.inputs, len(source.data) * LANES)
+    twice = target.height > source.height
+    places = source.sources_twice if twice else source.sources
+    rows, columns = target.left
+    job = Job(
+        source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
+        places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
+        target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
+        rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, len(places), layer.block,
+        added.address() if added else 0, added_scaled.address() if added_scaled else 0,
+    )  # fmt: skip
+    return Work(job, (layer, source, target, more, added, added_scaled))
+
+
 class Threads:
-    """As many threads as torch uses; a context."""
+    """As many threads as torch uses; a context.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
 
     def __init__(self) -> None:
         self.count = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.count)
+        together = Barrier(self.count)  # of jobs too each does its part at the same time: all must be there
+        try:
+            started = [self._pool.submit(together.wait) for _ in range(self.count)]
+        except RuntimeError:
+            together.abort()
+            self._pool.shutdown()
+            raise
+        wait(started)
         self._scratch: list[list[Array]] = [[np.empty(0, np.float32)] * 2 for _ in range(self.count)]
 
     def __enter__(self) -> "Threads":
@@ -156,49 +213,23 @@ class Threads:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def convolve(
-        self,
-        layer: Layer,
-        source: Features,
-        target: Features,
-        *,
-        grown: Features | None = None,
-        channel: int = 0,
-        added: Features | None = None,
-        added_scaled: Features | None = None,
-    ) -> None:
-        """Write a layer's results to ``target``, from ``channel`` on.
-
-        Args:
-            layer: What is applied.
-            source: What it reads, all channels; if ``target`` is twice as large, enlarged by nearest neighbour.
-            target: Where its results go.
-            grown: What it reads besides, as many channels as it has weights for.
-            channel: Of ``target``, a multiple of 8.
-            added: Is added to the results.
-            added_scaled: The same, ``RESIDUAL`` times.
-        """
-        more, own = grown or source, min(layer.inputs, len(source.data) * LANES)
-        twice = target.height > source.height
-        places = source.sources_twice if twice else source.sources
-        rows, columns = target.left
-        job = np.array(Job(
-            source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
-            places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
-            target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
-            rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, layer.block,
-            added.address() if added else 0, added_scaled.address() if added_scaled else 0,
-        ), np.int64)  # fmt: skip
-        run, cuts = convolution().run, [len(places) * i // self.count for i in range(self.count + 1)]
+    def run(self, *works: Work) -> None:
+        """Do them, one after the other, each by all threads."""
+        jobs = [work.job for work in works]
+        words, arrived = np.array(jobs, np.int64), np.zeros(1, np.int64)
+        machine, let = code().run, give_way()
+        needed = [max(each.block * TAPS * (each.first_channels + each.second_channels) for each in jobs),
+                  max(each.block * TAPS * each.outputs for each in jobs)]  # fmt: skip
+        rooms = [self._room(i, needed) for i in range(self.count)]
 
         def part(i: int) -> None:
-            taps, products = self._room(i, layer)
-            run(job.ctypes.data, taps.ctypes.data, products.ctypes.data, cuts[i], cuts[i + 1])
+            taps, products = (room.ctypes.data for room in rooms[i])
+            machine(words.ctypes.data, len(jobs), i, self.count, taps, products, arrived.ctypes.data, let)
 
         list(self._pool.map(part, range(self.count)))
 
-    def _room(self, i: int, layer: Layer) -> list[Array]:
-        for j, channels in enumerate((layer.inputs, layer.outputs)):
-            if self._scratch[i][j].size < layer.block * TAPS * channels:
-                self._scratch[i][j] = np.empty(layer.block * TAPS * channels, np.float32)
-        return self._scratch[i]
+    def _room(self, thread: int, needed: Sequence[int]) -> list[Array]:
+        for i, size in enumerate(needed):
+            if self._scratch[thread][i].size < size:
+                self._scratch[thread][i] = np.empty(size, np.float32)
+        return self._scratch[thread]

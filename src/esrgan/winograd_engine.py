@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.extras import import_extra
 from esrgan.generator import RESIDUAL_SCALE, Generator, unshuffle
-from esrgan.winograd import Features, Layer, Threads
+from esrgan.winograd import Features, Layer, Threads, Work, convolution
 from esrgan.winograd_kernel import LANES, whole
 
 STRIP = 64
@@ -75,7 +76,7 @@ class _Run:
     """One call's pictures, one after the other."""
 
     def __init__(self, network: Generator, layers: dict[str, Layer], threads: Threads) -> None:
-        self.config, self.layers, self.convolve = network.config, layers, threads.convolve
+        self.config, self.layers, self.run = network.config, layers, threads.run
         self.factor = math.prod(self.config.factors)
 
     def enlarge(self, picture: Tensor) -> Tensor:
@@ -97,38 +98,37 @@ class _Run:
 
     def _body(self, picture: Tensor) -> Features:
         """All at the size of the LR picture."""
-        source = Features(*picture.shape).put(picture)
+        layers, source = self.layers, Features(*picture.shape).put(picture)
         first, start, one, two = (self._like(source) for _ in range(4))
         grown = Features(1, 4 * whole(self.config.growth), source.height, source.width)
-        self.convolve(self.layers["conv_first"], source, first)
+        self.run(convolution(layers["conv_first"], source, first))
         start.data[:] = first.data
-        for i in range(self.config.blocks):
-            self._dense(f"body.{i}.rdb1", start, grown)
-            self.convolve(self.layers[f"body.{i}.rdb1.conv5"], start, one, grown=grown, added=start)
-            self._dense(f"body.{i}.rdb2", one, grown)
-            self.convolve(self.layers[f"body.{i}.rdb2.conv5"], one, two, grown=grown, added=one)
-            self._dense(f"body.{i}.rdb3", two, grown)
-            last = self.layers[f"body.{i}.rdb3.conv5"]
-            self.convolve(last, two, start, grown=grown, added=start, added_scaled=two)
-        self.convolve(self.layers["conv_body"], start, one, added=first)
+        for name in (f"body.{i}" for i in range(self.config.blocks)):
+            self.run(  # block by block, so that Ctrl+C need not wait for long
+                *self._grow(f"{name}.rdb1", start, grown),
+                convolution(layers[f"{name}.rdb1.conv5"], start, one, grown=grown, added=start),
+                *self._grow(f"{name}.rdb2", one, grown),
+                convolution(layers[f"{name}.rdb2.conv5"], one, two, grown=grown, added=one),
+                *self._grow(f"{name}.rdb3", two, grown),
+                convolution(layers[f"{name}.rdb3.conv5"], two, start, grown=grown, added=start, added_scaled=two),
+            )
+        self.run(convolution(layers["conv_body"], start, one, added=first))
         return one
 
-    def _dense(self, name: str, x: Features, grown: Features) -> None:
+    def _grow(self, name: str, x: Features, grown: Features) -> Iterator[Work]:
         """A dense block's first four convolutions, each after all before it in ``grown``."""
         for i in range(4):
             layer = self.layers[f"{name}.conv{i + 1}"]
-            self.convolve(layer, x, grown, grown=grown, channel=i * layer.kept)
+            yield convolution(layer, x, grown, grown=grown, channel=i * layer.kept)
 
     def _end(self, x: Features) -> Tensor:
         """From the body's features to the picture, (1, 3, H, W)."""
         for i, factor in enumerate(self.config.factors, 1):
             target = self._like(x, factor=factor)
-            source = x if factor == 2 else _repeated(x, factor)
-            self.convolve(self.layers[f"conv_up{i}"], source, target)
+            self.run(convolution(self.layers[f"conv_up{i}"], x if factor == 2 else _repeated(x, factor), target))
             x = target
         target, sr = self._like(x), Features(1, 3, x.height, x.width)
-        self.convolve(self.layers["conv_hr"], x, target)
-        self.convolve(self.layers["conv_last"], target, sr)
+        self.run(convolution(self.layers["conv_hr"], x, target), convolution(self.layers["conv_last"], target, sr))
         return sr.take(3)
 
 

@@ -11,6 +11,7 @@ Features lie in planes of 8 channels, each picture in a frame of zeros (``winogr
 """
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from esrgan.errors import EsrganError, first_line
 from esrgan.extras import import_extra
 
 Array = npt.NDArray[np.float32]
@@ -28,10 +30,10 @@ SQUARE = 4
 """Side of the results of one square."""
 TAPS = 36
 """Numbers of a transformed square."""
-TOGETHER = 6
-"""Squares multiplied at once: their sums fill the registers of AVX2."""
+TOGETHER = 12
+"""The most squares that are multiplied at once."""
 OUTPUTS = 16
-"""Output channels multiplied at once."""
+"""Output channels multiplied at once: a vector of AVX-512, two of AVX2."""
 RESIDUAL = 0.2
 """What ``added_scaled`` is multiplied by."""
 _WEIGHTS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
@@ -70,6 +72,7 @@ class Job(NamedTuple):
     columns: int
     slope: int
     """Address of a float32: by what results below zero are multiplied; at most 1."""
+    squares: int
     block: int
     """Squares from one transform to the next, a multiple of ``TOGETHER``."""
     added: int
@@ -92,37 +95,59 @@ def transformed(weight: Array) -> Array:
     return np.ascontiguousarray(blocks.reshape(TAPS, outputs // OUTPUTS, inputs, OUTPUTS), np.float32)
 
 
-class Convolution:
-    """The machine code: ``run(job, taps, products, from, to)`` makes the squares from ``from`` to ``to``.
+class Code:
+    """The machine code: ``run(jobs, count, thread, threads, taps, products, arrived, give_way)``.
 
-    ``job`` is the address of a ``Job`` as int64; the next two are those of a thread's scratch. Several threads may make
-    parts of one job.
+    Each of ``threads`` threads runs it with its number. It makes its part of one job after the other, and waits after
+    each until all have come as far. ``jobs`` is the address of ``count`` jobs. ``taps`` and ``products`` are room for a
+    block of this thread: ``block`` x 36 x inputs, and outputs, numbers. ``arrived`` is the address of an int64, 0 at
+    first, that counts who is through, ``give_way`` that of a function of the system that lets others have the core.
+
+    Args:
+        together: Squares multiplied at once, of which ``TOGETHER`` is a multiple; none = as many as there are registers
+            for their sums: 12 with AVX-512, else 6.
 
     Raises:
-        EsrganError: llvmlite is not installed.
+        EsrganError: llvmlite is not installed, or cannot make code here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: int | None = None) -> None:
         llvm = import_extra("llvmlite.binding", "winograd")
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        module = llvm.parse_assembly(_code())
-        module.verify()
-        machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
-        )
-        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        passes.getModulePassManager().run(module, passes)
-        self._engine = llvm.create_mcjit_compiler(module, machine)  # the code lives as long as it does
-        self._engine.finalize_object()
-        signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)  # lets other threads run
-        self.run: Callable[[int, int, int, int, int], None] = signature(self._engine.get_function_address("convolve"))
+        features = llvm.get_host_cpu_features()
+        together = together or (TOGETHER if features.get("avx512f") else TOGETHER // 2)
+        try:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+            module = llvm.parse_assembly(_code(together))
+            module.verify()
+            machine = llvm.Target.from_default_triple().create_target_machine(
+                cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3
+            )
+            passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+            passes.getModulePassManager().run(module, passes)
+            self._engine = llvm.create_mcjit_compiler(module, machine)  # the code lives as long as it does
+            self._engine.finalize_object()
+        except RuntimeError as error:
+            raise EsrganError(f"LLVM cannot make code here ({first_line(error)}); use --engine torch") from error
+        words = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 4]
+        signature = ctypes.CFUNCTYPE(None, *words)  # lets other threads run
+        self.run: Callable[..., None] = signature(self._engine.get_function_address("run"))
 
 
 @cache
-def convolution() -> Convolution:
+def code() -> Code:
     """The machine code, made once."""
-    return Convolution()
+    return Code()
+
+
+@cache
+def give_way() -> int:
+    """The address of the system's function that lets another thread have the core."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def multiplies_and_adds_at_once() -> bool:
@@ -132,27 +157,17 @@ def multiplies_and_adds_at_once() -> bool:
     return not llvm.get_process_triple().startswith("x86") or bool(features.get("avx2") and features.get("fma"))
 
 
-def _code() -> str:
+def _code(together: int) -> str:
     """The module in LLVM's language."""
     ir = import_extra("llvmlite.ir", "winograd")
     module, i64, numbers = ir.Module("esrgan"), ir.IntType(64), ir.FloatType().as_pointer()
-    part = ir.FunctionType(ir.VoidType(), [i64.as_pointer(), numbers, numbers, i64, i64])
-    plain, twice = (_Inputs(module, part, name).emit(name == "twice") for name in ("plain", "twice"))
-    steps = _Products(module, part, "products").emit(), _Outputs(module, part, "outputs").emit()
-    function = ir.Function(module, part, "convolve")
-    e = _Emitter(ir, function)
-    job, taps, products, start, stop = function.args
-    size = e.field(job, "block")
-    with e.loop(start, stop, size) as square:
-        left = e.b.sub(stop, square)
-        block = job, taps, products, square, e.b.select(e.b.icmp_signed("<", left, size), left, size)
-        with e.b.if_else(e.b.icmp_signed("!=", e.field(job, "twice"), e.number(0))) as (yes, no):
-            for branch, function in ((yes, twice), (no, plain)):
-                with branch:
-                    e.b.call(function, block)
-        for function in steps:
-            e.b.call(function, block)
-    e.b.ret_void()
+    step = ir.FunctionType(ir.VoidType(), [i64.as_pointer(), numbers, numbers, i64, i64])
+    steps = {name: _Inputs(module, step, name).emit(name == "twice") for name in ("plain", "twice")}
+    steps["products"] = _Products(module, step, "products").emit(together)
+    steps["outputs"] = _Outputs(module, step, "outputs").emit()
+    system = ir.FunctionType(ir.IntType(32), []).as_pointer()
+    whole = [i64.as_pointer(), i64, i64, i64, numbers, numbers, i64.as_pointer(), system]
+    _Run(ir, ir.Function(module, ir.FunctionType(ir.VoidType(), whole), "run")).emit(steps)
     return str(module)
 
 
@@ -239,6 +254,42 @@ class _Emitter:
         return self.b.fmul(x, self.constant(factor) if isinstance(factor, float) else factor, flags=_FAST)
 
 
+class _Run(_Emitter):
+    """All jobs, one after the other: a part of the squares of each, block by block."""
+
+    def emit(self, steps: dict[str, Any]) -> None:
+        jobs, count, thread, threads, taps, products, arrived, give_way = self.function.args
+        with self.loop(self.number(0), count) as i:
+            job = self.b.gep(jobs, [self.times(i, len(Job._fields))])
+            squares, size = self.field(job, "squares"), self.field(job, "block")
+            start, stop = (
+                self.b.sdiv(self.b.mul(squares, n), threads) for n in (thread, self.sum(thread, self.number(1)))
+            )
+            with self.loop(start, stop, size) as square:
+                left = self.b.sub(stop, square)
+                block = job, taps, products, square, self.b.select(self.b.icmp_signed("<", left, size), left, size)
+                with self.b.if_else(self.b.icmp_signed("!=", self.field(job, "twice"), self.number(0))) as (yes, no):
+                    for branch, name in ((yes, "twice"), (no, "plain")):
+                        with branch:
+                            self.b.call(steps[name], block)
+                for name in ("products", "outputs"):
+                    self.b.call(steps[name], block)
+            self.b.atomic_rmw("add", arrived, self.number(1), "seq_cst")
+            self._wait(arrived, self.b.mul(self.sum(i, self.number(1)), threads), give_way)
+        self.b.ret_void()
+
+    def _wait(self, arrived: Any, wanted: Any, give_way: Any) -> None:
+        look, rest, after = (self.function.append_basic_block() for _ in range(3))
+        self.b.branch(look)
+        self.b.position_at_end(look)
+        so_far = self.b.load_atomic(arrived, "seq_cst", 8)
+        self.b.cbranch(self.b.icmp_signed("<", so_far, wanted), rest, after)
+        self.b.position_at_end(rest)
+        self.b.call(give_way, [])
+        self.b.branch(look)
+        self.b.position_at_end(after)
+
+
 class _Part(_Emitter):
     """A function of one step, for ``count`` squares from ``first`` on."""
 
@@ -292,14 +343,14 @@ class _Inputs(_Part):
 class _Products(_Part):
     """``taps`` times the weights, summed over channels -> ``products``, (square, plane, 36, 8)."""
 
-    def emit(self) -> Any:
+    def emit(self, together: int) -> Any:
         weights = self.address(self.job, "weights")
         with (
             self.loop(self.number(0), self.number(TAPS)) as tap,
             self.loop(self.number(0), self.outputs, OUTPUTS) as output,
-            self.loop(self.number(0), self.count, TOGETHER) as square,
+            self.loop(self.number(0), self.count, together) as square,
         ):
-            some = [self.sum(square, self.number(i)) for i in range(TOGETHER)]
+            some = [self.sum(square, self.number(i)) for i in range(together)]
             at = self.b.mul(self.sum(self.b.mul(tap, self.outputs), output), self.inputs)
             sums = self._sums(weights, at, [self._of(each, self.inputs, tap) for each in some])
             for each, total in zip(some, sums, strict=True):
@@ -313,7 +364,7 @@ class _Products(_Part):
         return self.sum(self.b.mul(square, self.times(channels, TAPS)), self.times(tap, LANES))
 
     def _sums(self, weights: Any, at: Any, rows: Sequence[Any]) -> list[Any]:
-        """The products of ``TOGETHER`` squares and ``OUTPUTS`` channels, summed in registers."""
+        """The products of some squares and ``OUTPUTS`` channels, summed in registers."""
         before, body, after = self.b.block, *(self.function.append_basic_block() for _ in range(2))
         self.b.branch(body)
         self.b.position_at_end(body)
