@@ -28,6 +28,8 @@ from esrgan.winograd_kernel import (
 Table = npt.NDArray[np.int64]
 BLOCKS = TOGETHER, 4 * TOGETHER
 """Squares between two transforms: few, so that they stay in the cache; more of layers whose weights do not."""
+SHARES = 8
+"""Of a convolution, for each thread: some cores are slower than others."""
 MANY = 9 * 128 * 128
 """Weights of a layer that the cache does not hold."""
 
@@ -181,7 +183,7 @@ def convolution(
         source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
         places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
         target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
-        rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, len(places), layer.block,
+        rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, len(places), layer.block, layer.block,
         added.address() if added else 0, added_scaled.address() if added_scaled else 0,
     )  # fmt: skip
     return Work(job, (layer, source, target, more, added, added_scaled))
@@ -215,8 +217,8 @@ class Threads:
 
     def run(self, *works: Work) -> None:
         """Do them, one after the other, each by all threads."""
-        jobs = [work.job for work in works]
-        words, arrived = np.array(jobs, np.int64), np.zeros(1, np.int64)
+        jobs = [work.job._replace(share=self._share(work.job)) for work in works]
+        words, taken, arrived = np.array(jobs, np.int64), np.zeros(len(jobs), np.int64), np.zeros(1, np.int64)
         machine, let = code().run, give_way()
         needed = [max(each.block * TAPS * (each.first_channels + each.second_channels) for each in jobs),
                   max(each.block * TAPS * each.outputs for each in jobs)]  # fmt: skip
@@ -224,9 +226,15 @@ class Threads:
 
         def part(i: int) -> None:
             taps, products = (room.ctypes.data for room in rooms[i])
-            machine(words.ctypes.data, len(jobs), i, self.count, taps, products, arrived.ctypes.data, let)
+            machine(
+                words.ctypes.data, len(jobs), self.count, taps, products, taken.ctypes.data, arrived.ctypes.data, let
+            )
 
         list(self._pool.map(part, range(self.count)))
+
+    def _share(self, job: Job) -> int:
+        blocks = -(-job.squares // job.block)
+        return max(1, blocks // (SHARES * self.count)) * job.block
 
     def _room(self, thread: int, needed: Sequence[int]) -> list[Array]:
         for i, size in enumerate(needed):

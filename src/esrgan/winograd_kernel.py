@@ -73,6 +73,8 @@ class Job(NamedTuple):
     slope: int
     """Address of a float32: by what results below zero are multiplied; at most 1."""
     squares: int
+    share: int
+    """Squares that a thread takes at once, a multiple of ``block``."""
     block: int
     """Squares from one transform to the next, a multiple of ``TOGETHER``."""
     added: int
@@ -96,12 +98,13 @@ def transformed(weight: Array) -> Array:
 
 
 class Code:
-    """The machine code: ``run(jobs, count, thread, threads, taps, products, arrived, give_way)``.
+    """The machine code: ``run(jobs, count, threads, taps, products, taken, arrived, give_way)``.
 
-    Each of ``threads`` threads runs it with its number. It makes its part of one job after the other, and waits after
-    each until all have come as far. ``jobs`` is the address of ``count`` jobs. ``taps`` and ``products`` are room for a
-    block of this thread: ``block`` x 36 x inputs, and outputs, numbers. ``arrived`` is the address of an int64, 0 at
-    first, that counts who is through, ``give_way`` that of a function of the system that lets others have the core.
+    Each of ``threads`` threads runs it. They make one job after the other together: each takes a share of its squares,
+    makes them and takes more, so that a slow or busy core makes fewer; then all wait until the last is through.
+    ``jobs`` is the address of ``count`` jobs. ``taps`` and ``products`` are room for a block of this thread: ``block``
+    x 36 x inputs, and outputs, numbers. ``taken`` is the address of an int64 for each job, ``arrived`` that of one, all
+    0 at first; ``give_way`` that of a function of the system that lets others have the core.
 
     Args:
         together: Squares multiplied at once, of which ``TOGETHER`` is a multiple; none = as many as there are registers
@@ -129,7 +132,7 @@ class Code:
             self._engine.finalize_object()
         except RuntimeError as error:
             raise EsrganError(f"LLVM cannot make code here ({first_line(error)}); use --engine torch") from error
-        words = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 4]
+        words = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 5]
         signature = ctypes.CFUNCTYPE(None, *words)  # lets other threads run
         self.run: Callable[..., None] = signature(self._engine.get_function_address("run"))
 
@@ -166,7 +169,7 @@ def _code(together: int) -> str:
     steps["products"] = _Products(module, step, "products").emit(together)
     steps["outputs"] = _Outputs(module, step, "outputs").emit()
     system = ir.FunctionType(ir.IntType(32), []).as_pointer()
-    whole = [i64.as_pointer(), i64, i64, i64, numbers, numbers, i64.as_pointer(), system]
+    whole = [i64.as_pointer(), i64, i64, numbers, numbers, i64.as_pointer(), i64.as_pointer(), system]
     _Run(ir, ir.Function(module, ir.FunctionType(ir.VoidType(), whole), "run")).emit(steps)
     return str(module)
 
@@ -255,28 +258,43 @@ class _Emitter:
 
 
 class _Run(_Emitter):
-    """All jobs, one after the other: a part of the squares of each, block by block."""
+    """All jobs, one after the other, share by share and block by block."""
 
     def emit(self, steps: dict[str, Any]) -> None:
-        jobs, count, thread, threads, taps, products, arrived, give_way = self.function.args
+        jobs, count, threads, taps, products, taken, arrived, give_way = self.function.args
         with self.loop(self.number(0), count) as i:
             job = self.b.gep(jobs, [self.times(i, len(Job._fields))])
-            squares, size = self.field(job, "squares"), self.field(job, "block")
-            start, stop = (
-                self.b.sdiv(self.b.mul(squares, n), threads) for n in (thread, self.sum(thread, self.number(1)))
-            )
-            with self.loop(start, stop, size) as square:
+            size = self.field(job, "block")
+            with self._shares(job, self.b.gep(taken, [i])) as (start, stop), self.loop(start, stop, size) as square:
                 left = self.b.sub(stop, square)
-                block = job, taps, products, square, self.b.select(self.b.icmp_signed("<", left, size), left, size)
-                with self.b.if_else(self.b.icmp_signed("!=", self.field(job, "twice"), self.number(0))) as (yes, no):
-                    for branch, name in ((yes, "twice"), (no, "plain")):
-                        with branch:
-                            self.b.call(steps[name], block)
-                for name in ("products", "outputs"):
-                    self.b.call(steps[name], block)
+                some = self.b.select(self.b.icmp_signed("<", left, size), left, size)
+                self._block(steps, (job, taps, products, square, some))
             self.b.atomic_rmw("add", arrived, self.number(1), "seq_cst")
             self._wait(arrived, self.b.mul(self.sum(i, self.number(1)), threads), give_way)
         self.b.ret_void()
+
+    @contextmanager
+    def _shares(self, job: Any, taken: Any) -> Iterator[tuple[Any, Any]]:
+        """From and to which square each share goes that this thread gets."""
+        squares, share = self.field(job, "squares"), self.field(job, "share")
+        take, body, after = (self.function.append_basic_block() for _ in range(3))
+        self.b.branch(take)
+        self.b.position_at_end(take)
+        start = self.b.atomic_rmw("add", taken, share, "seq_cst")
+        self.b.cbranch(self.b.icmp_signed("<", start, squares), body, after)
+        self.b.position_at_end(body)
+        stop = self.sum(start, share)
+        yield start, self.b.select(self.b.icmp_signed("<", stop, squares), stop, squares)
+        self.b.branch(take)
+        self.b.position_at_end(after)
+
+    def _block(self, steps: dict[str, Any], block: Sequence[Any]) -> None:
+        with self.b.if_else(self.b.icmp_signed("!=", self.field(block[0], "twice"), self.number(0))) as (yes, no):
+            for branch, name in ((yes, "twice"), (no, "plain")):
+                with branch:
+                    self.b.call(steps[name], block)
+        for name in ("products", "outputs"):
+            self.b.call(steps[name], block)
 
     def _wait(self, arrived: Any, wanted: Any, give_way: Any) -> None:
         look, rest, after = (self.function.append_basic_block() for _ in range(3))
