@@ -51,7 +51,7 @@ def test_code_for_any_number_of_registers_gives_the_same(together, monkeypatch):
 
 
 def test_a_machine_that_no_code_can_be_made_for_is_an_error_with_a_way_out(monkeypatch):
-    monkeypatch.setattr("esrgan.winograd_kernel._code", lambda together: "what is this")
+    monkeypatch.setattr("esrgan.winograd_kernel.source", lambda together: "what is this")
     with pytest.raises(EsrganError, match=r"LLVM cannot make code here.*--engine torch"):
         Code()
 

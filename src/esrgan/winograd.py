@@ -11,19 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esrgan.winograd_kernel import (
-    LANES,
-    OUTPUTS,
-    SQUARE,
-    TAPS,
-    TOGETHER,
-    Array,
-    Job,
-    code,
-    give_way,
-    transformed,
-    whole,
-)
+from esrgan.winograd_job import LANES, OUTPUTS, SQUARE, TAPS, TOGETHER, Array, Job, transformed, whole
+from esrgan.winograd_kernel import code, give_way
 
 Table = npt.NDArray[np.int64]
 BLOCKS = TOGETHER, 4 * TOGETHER

@@ -12,7 +12,7 @@ from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.extras import import_extra
 from esrgan.generator import RESIDUAL_SCALE, Generator, unshuffle
 from esrgan.winograd import Features, Layer, Threads, Work, convolution
-from esrgan.winograd_kernel import LANES, whole
+from esrgan.winograd_job import LANES, whole
 
 STRIP = 64
 """Rows of LR pixels that are enlarged together: the largest features are those of a strip, not of the picture."""

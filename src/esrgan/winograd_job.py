@@ -1,0 +1,83 @@
+"""What the machine code of Winograd's convolutions is given: numbers in its order, weights as it multiplies them.
+
+Winograd's F(4 x 4, 3 x 3): 36 products a channel give 16 pixels, where the sum over taps takes 144. Squares of 6 x 6
+pixels and the weights are transformed, multiplied, and transformed back.
+
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+LANES = 8
+"""Channels of a plane."""
+SQUARE = 4
+"""Side of the results of one square."""
+TAPS = 36
+"""Numbers of a transformed square."""
+TOGETHER = 12
+"""The most squares that are multiplied at once."""
+OUTPUTS = 16
+"""Output channels multiplied at once: a vector of AVX-512, two of AVX2."""
+RESIDUAL = 0.2
+"""What ``added_scaled`` is multiplied by."""
+_WEIGHTS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+
+
+class Job(NamedTuple):
+    """One convolution: addresses in bytes, sizes and places in numbers, all int64. The machine code reads it so."""
+
+    first: int
+    """Address of the source's first planes."""
+    first_channels: int
+    second: int
+    """Address of further planes of the source, as large."""
+    second_channels: int
+    source_row: int
+    source_plane: int
+    source_places: int
+    """Address of an int64 for each square: where its first pixel lies in a plane."""
+    twice: int
+    """1: the source is enlarged twice by nearest neighbour as it is read."""
+    weights: int
+    bias: int
+    outputs: int
+    """A multiple of ``OUTPUTS``: channels that are computed."""
+    target: int
+    kept: int
+    """A multiple of ``LANES``: channels that are written."""
+    target_row: int
+    target_plane: int
+    target_places: int
+    """As for the source; of the first result."""
+    rows: int
+    """Address of an int64 for each square: how many rows of results it has."""
+    columns: int
+    slope: int
+    """Address of a float32: by what results below zero are multiplied; at most 1."""
+    squares: int
+    share: int
+    """Squares that a thread takes at once, a multiple of ``block``."""
+    block: int
+    """Squares from one transform to the next, a multiple of ``TOGETHER``."""
+    added: int
+    """Address of planes like the target's, added to the result; or 0."""
+    added_scaled: int
+    """The same, ``RESIDUAL`` times."""
+
+
+def whole(channels: int, of: int = LANES) -> int:
+    """``channels``, and as many more as a whole number of planes has."""
+    return -(-channels // of) * of
+
+
+def transformed(weight: Array) -> Array:
+    """Weights (out, in, 3, 3), of whole planes, as the products take them: (36, out / 16, in, 16)."""
+    outputs, inputs = weight.shape[:2]
+    half = weight.astype(np.float64) @ _WEIGHTS.T  # (out, in, 3, 6)
+    taps = half.swapaxes(2, 3) @ _WEIGHTS.T  # the square's columns, then its rows
+    blocks = taps.reshape(outputs // OUTPUTS, OUTPUTS, inputs, 6, 6).transpose(4, 3, 0, 2, 1)
+    return np.ascontiguousarray(blocks.reshape(TAPS, outputs // OUTPUTS, inputs, OUTPUTS), np.float32)
