@@ -121,7 +121,8 @@ class Layer:
         slope: float = 1.0,
     ) -> None:
         self.slope = np.array(slope, np.float32)
-        count, parts = len(weight), torch.split(weight.detach() * factor, list(sources) or weight.shape[1], dim=1)
+        count, weight = len(weight), weight.detach().cpu().float() * factor
+        parts = torch.split(weight, list(sources) or weight.shape[1], dim=1)
         self.kept = whole(count)
         padded = np.zeros((whole(count, OUTPUTS), sum(whole(part.shape[1]) for part in parts), 3, 3), np.float32)
         start = 0
@@ -133,7 +134,7 @@ class Layer:
         self.weights = transformed(padded)
         self.bias = np.zeros(self.outputs, np.float32)
         if bias is not None:
-            self.bias[:count] = bias.detach().numpy() * factor
+            self.bias[:count] = bias.detach().cpu().float().numpy() * factor
 
 
 class Work(NamedTuple):
