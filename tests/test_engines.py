@@ -145,7 +145,7 @@ def test_a_network_changed_later_does_not_change_a_loaded_engine(engine):
 )
 def test_auto_takes_the_fastest_that_is_installed(fast_bf16, installed, precision, taken, monkeypatch):
     pretend(monkeypatch, fast_bf16=fast_bf16, installed=installed)
-    monkeypatch.setattr("esrgan.engines.multiplies_and_adds_at_once", lambda: True)
+    monkeypatch.setattr("esrgan.engines.runs_fast_here", lambda: True)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     engine = pick_engine("auto", made(SHAPES[0]), device="cpu", precision=precision)
     if taken in (Winograd, OpenVINO):  # they leave small tiles to torch
@@ -169,7 +169,7 @@ def pretend(monkeypatch, *, fast_bf16, installed):
 )
 def test_winograd_is_not_taken_for_what_it_cannot_do_nor_where_it_was_not_measured(config, machine, fast, monkeypatch):
     pretend(monkeypatch, fast_bf16=False, installed=("llvmlite",))
-    monkeypatch.setattr("esrgan.engines.multiplies_and_adds_at_once", lambda: fast)
+    monkeypatch.setattr("esrgan.engines.runs_fast_here", lambda: fast)
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert type(pick_engine("auto", made(config), device="cpu", precision="auto")) is Torch
 

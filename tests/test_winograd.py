@@ -14,7 +14,7 @@ from esrgan.model_file import load_model
 from esrgan.parity import made_picture
 from esrgan.winograd import Features, Layer, Threads, convolution
 from esrgan.winograd_engine import STRIP, Winograd
-from esrgan.winograd_kernel import Code
+from esrgan.winograd_kernel import Code, runs_fast_here
 
 pytest.importorskip("llvmlite")
 
@@ -53,6 +53,16 @@ def test_code_for_any_number_of_registers_gives_the_same(together, monkeypatch):
 def test_a_machine_that_no_code_can_be_made_for_is_an_error_with_a_way_out(monkeypatch):
     monkeypatch.setattr("esrgan.winograd_kernel.source", lambda together: "what is this")
     with pytest.raises(EsrganError, match=r"LLVM cannot make code here.*--engine torch"):
+        Code()
+
+
+def test_where_no_program_may_make_code_another_engine_is_taken(monkeypatch):
+    def forbidden():
+        raise OSError("not allowed")
+
+    monkeypatch.setattr("llvmlite.binding.check_jit_execution", forbidden)
+    assert not runs_fast_here()
+    with pytest.raises(EsrganError, match=r"cannot make code here \(not allowed\)"):
         Code()
 
 

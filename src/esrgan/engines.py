@@ -21,7 +21,7 @@ from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
 from esrgan.other_network import OtherNetwork
 from esrgan.winograd_engine import Winograd
-from esrgan.winograd_kernel import multiplies_and_adds_at_once
+from esrgan.winograd_kernel import runs_fast_here
 
 EngineName = Literal["auto", "torch", "winograd", "ncnn", "openvino"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -231,7 +231,7 @@ def _fastest(network: Generator, dtype: torch.dtype) -> str:
         x86 = platform.machine() in ("x86_64", "AMD64")  # others were not measured
         narrow = x86 and network.config.channels < WIDE
         choices = [] if bf16_is_fast() else ["openvino", "ncnn"] if narrow else ["ncnn", "openvino"]
-        if x86 and find_spec("llvmlite") and not _misfit(network) and multiplies_and_adds_at_once():
+        if x86 and find_spec("llvmlite") and not _misfit(network) and runs_fast_here():
             return "winograd"
     return next((name for name in choices if find_spec(name)), "torch")
 

@@ -36,6 +36,7 @@ class Code:
         features = llvm.get_host_cpu_features()
         together = together or (TOGETHER if features.get("avx512f") else TOGETHER // 2)
         try:
+            llvm.check_jit_execution()  # LLVM itself would end the program
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()
             module = llvm.parse_assembly(source(together))
@@ -47,7 +48,7 @@ class Code:
             passes.getModulePassManager().run(module, passes)
             self._engine = llvm.create_mcjit_compiler(module, machine)  # the code lives as long as it does
             self._engine.finalize_object()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise EsrganError(f"LLVM cannot make code here ({first_line(error)}); use --engine torch") from error
         words = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 5]
         signature = ctypes.CFUNCTYPE(None, *words)  # lets other threads run
@@ -70,8 +71,12 @@ def give_way() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def multiplies_and_adds_at_once() -> bool:
-    """Whether this CPU is one that the code is fast on: on x86 one with AVX2 and FMA."""
+def runs_fast_here() -> bool:
+    """Whether the system lets programs make code, and this CPU is one that it is fast on: on x86, with AVX2 and FMA."""
     llvm = import_extra("llvmlite.binding", "winograd")
+    try:
+        llvm.check_jit_execution()
+    except OSError:
+        return False
     features = llvm.get_host_cpu_features()
     return not llvm.get_process_triple().startswith("x86") or bool(features.get("avx2") and features.get("fma"))
