@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from esrgan.model_file import load_model
 from esrgan.parity import made_picture
 from esrgan.winograd import Features, Layer, Threads, convolution
 from esrgan.winograd_engine import STRIP, Winograd
-from esrgan.winograd_kernel import Code, runs_fast_here
+from esrgan.winograd_kernel import Code, code, runs_fast_here
 
 pytest.importorskip("llvmlite")
 
@@ -129,6 +130,43 @@ def test_shipped_models_give_torchs_picture_over_several_strips(model):
     result = Winograd(network)(torch.cat((picture, picture.flip(3))), torch.float32)
     assert (result[:1] - wanted).abs().max() < 2e-5
     assert not torch.equal(result[0], result[1])
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_without_threads_memory_is_what_lacks_and_nobody_waits_for_ever(failing, monkeypatch):
+    usual, start, started = torch.get_num_threads(), threading.Thread.start, []
+
+    def some(thread):
+        started.append(thread)
+        if len(started) == failing:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    torch.set_num_threads(3)
+    monkeypatch.setattr("threading.Thread.start", some)
+    try:
+        with pytest.raises(MemoryError, match="threads"):
+            Threads()
+    finally:
+        torch.set_num_threads(usual)
+
+
+def test_a_part_that_fails_does_not_keep_the_others_waiting(monkeypatch):
+    usual, run, calls = torch.get_num_threads(), code().run, []
+
+    def fails_once(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise MemoryError("here")
+        run(*args)
+
+    monkeypatch.setattr(code(), "run", fails_once)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(MemoryError, match="here"):
+            convolved(Layer(torch.ones(16, 8, 3, 3), None), torch.zeros(1, 8, 9, 9), 16)
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_scratch_of_an_earlier_layer_does_not_matter():

@@ -1,7 +1,7 @@
 """Convolutions by ``winograd_kernel`` on features that lie as it reads them."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import cached_property
 from threading import Barrier
 from typing import Any, NamedTuple
@@ -19,6 +19,10 @@ BLOCKS = TOGETHER, 4 * TOGETHER
 """Squares between two transforms: few, so that they stay in the cache; more of layers whose weights do not."""
 SHARES = 8
 """Of a convolution, for each thread: some cores are slower than others."""
+START = 60.0
+"""Seconds in which all threads must have begun."""
+EVERYBODY = 1 << 62
+"""More than will ever have arrived."""
 MANY = 9 * 128 * 128
 """Weights of a layer that the cache does not hold."""
 
@@ -183,20 +187,21 @@ class Threads:
     """As many threads as torch uses; a context.
 
     Raises:
-        RuntimeError: The system gives no more threads.
+        MemoryError: The system gives no more threads.
     """
 
     def __init__(self) -> None:
         self.count = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.count)
-        together = Barrier(self.count)  # of jobs too each does its part at the same time: all must be there
+        together = Barrier(self.count)  # each does its part of a job at the same time: all must be there
         try:
-            started = [self._pool.submit(together.wait) for _ in range(self.count)]
-        except RuntimeError:
+            started = [self._pool.submit(together.wait, START) for _ in range(self.count)]
+            for each in started:
+                each.result()
+        except RuntimeError as error:  # a broken barrier's too
             together.abort()
             self._pool.shutdown()
-            raise
-        wait(started)
+            raise MemoryError("no more threads can be started") from error
         self._scratch: list[list[Array]] = [[np.empty(0, np.float32)] * 2 for _ in range(self.count)]
 
     def __enter__(self) -> "Threads":
@@ -212,15 +217,16 @@ class Threads:
         machine, let = code().run, give_way()
         needed = [max(each.block * TAPS * (each.first_channels + each.second_channels) for each in jobs),
                   max(each.block * TAPS * each.outputs for each in jobs)]  # fmt: skip
-        rooms = [self._room(i, needed) for i in range(self.count)]
-
-        def part(i: int) -> None:
-            taps, products = (room.ctypes.data for room in rooms[i])
-            machine(
-                words.ctypes.data, len(jobs), self.count, taps, products, taken.ctypes.data, arrived.ctypes.data, let
-            )
-
-        list(self._pool.map(part, range(self.count)))
+        addresses = [[room.ctypes.data for room in self._room(i, needed)] for i in range(self.count)]
+        shared = taken.ctypes.data, arrived.ctypes.data, let
+        try:
+            parts = [
+                self._pool.submit(machine, words.ctypes.data, len(jobs), self.count, *own, *shared) for own in addresses
+            ]
+            for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+                part.result()
+        finally:
+            arrived[0] = EVERYBODY  # whoever waits for one that failed goes on
 
     def _share(self, job: Job) -> int:
         blocks = -(-job.squares // job.block)
