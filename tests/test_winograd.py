@@ -1,5 +1,11 @@
+import _thread
+import gc
 import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +19,11 @@ from esrgan.images import read_rgb
 from esrgan.library import find_model
 from esrgan.model_file import load_model
 from esrgan.parity import made_picture
-from esrgan.winograd import Features, Layer, Threads, convolution
-from esrgan.winograd_engine import STRIP, Winograd
+from esrgan.winograd import Features, Layer, convolution
+from esrgan.winograd_engine import Winograd
+from esrgan.winograd_job import Job
 from esrgan.winograd_kernel import Code, code, runs_fast_here
+from esrgan.winograd_threads import Threads
 
 pytest.importorskip("llvmlite")
 
@@ -45,14 +53,17 @@ def test_a_convolution_equals_torchs(inputs, outputs, size):
 def test_code_for_any_number_of_registers_gives_the_same(together, monkeypatch):
     torch.manual_seed(0)
     picture, weight = torch.randn(2, 24, 17, 30), torch.randn(16, 24, 3, 3)
-    code = Code(together)
-    monkeypatch.setattr("esrgan.winograd.code", lambda: code)
+    code = Code(Job, together)
+    monkeypatch.setattr("esrgan.winograd_threads.code", lambda kind: code)
     wanted = F.conv2d(picture, weight, padding=1)
     assert (convolved(Layer(weight, None), picture, 16) - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
 def test_a_machine_that_no_code_can_be_made_for_is_an_error_with_a_way_out(monkeypatch):
-    monkeypatch.setattr("esrgan.winograd_kernel.source", lambda together: "what is this")
+    def fails(_):
+        raise RuntimeError("what is this")
+
+    monkeypatch.setattr("llvmlite.binding.parse_assembly", fails)
     with pytest.raises(EsrganError, match=r"LLVM cannot make code here.*--engine torch"):
         Code()
 
@@ -122,9 +133,10 @@ def test_each_number_of_threads_gives_the_same(threads):
 
 
 @pytest.mark.parametrize("model", ["lite_x2_psnr", "lite_x3_gan", "lite_x4_gan", "lite_x8_psnr"])
-def test_shipped_models_give_torchs_picture_over_several_strips(model):
+def test_shipped_models_give_torchs_picture_over_several_parts(model, monkeypatch):
+    monkeypatch.setattr("esrgan.winograd_engine.PART", 48)
     network = load_model(find_model(model)).eval()
-    picture = read_rgb(Path(__file__).parents[1] / "docs" / "samples" / "lynx.png")[None, :, : 2 * STRIP + 3, :70]
+    picture = read_rgb(Path(__file__).parents[1] / "docs" / "samples" / "lynx.png")[None, :, :111, :70]
     with torch.inference_mode():
         wanted = network(picture)
     result = Winograd(network)(torch.cat((picture, picture.flip(3))), torch.float32)
@@ -132,41 +144,130 @@ def test_shipped_models_give_torchs_picture_over_several_strips(model):
     assert not torch.equal(result[0], result[1])
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_without_threads_memory_is_what_lacks_and_nobody_waits_for_ever(failing, monkeypatch):
-    usual, start, started = torch.get_num_threads(), threading.Thread.start, []
-
-    def some(thread):
-        started.append(thread)
-        if len(started) == failing:
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
+@pytest.fixture
+def three_threads():
+    usual = torch.get_num_threads()
     torch.set_num_threads(3)
-    monkeypatch.setattr("threading.Thread.start", some)
-    try:
-        with pytest.raises(MemoryError, match="threads"):
-            Threads()
-    finally:
-        torch.set_num_threads(usual)
+    yield
+    torch.set_num_threads(usual)
 
 
-def test_a_part_that_fails_does_not_keep_the_others_waiting(monkeypatch):
-    usual, run, calls = torch.get_num_threads(), code().run, []
+def plain():
+    """Whether a convolution comes out right."""
+    picture, weight = torch.ones(1, 8, 40, 40), torch.ones(16, 8, 3, 3)
+    return convolved(Layer(weight, None), picture, 16)[0, 0, 5, 5].item() == 72
+
+
+@pytest.mark.parametrize("granted", [0, 1])
+def test_where_the_system_gives_no_more_threads_fewer_do(granted, monkeypatch, three_threads):
+    start, started = _thread.start_new_thread, []
+
+    def some(*call):
+        started.append(call)
+        if len(started) > granted:
+            raise RuntimeError("can't start new thread")
+        return start(*call)
+
+    monkeypatch.setattr("_thread.start_new_thread", some)
+    assert plain()
+    assert len(started) == granted + 1
+
+
+def test_a_thread_that_never_begins_is_done_without(monkeypatch, three_threads):
+    monkeypatch.setattr("_thread.start_new_thread", lambda *call: None)
+    monkeypatch.setattr("esrgan.winograd_threads.START", 0.05)
+    assert plain()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_while_threads_start_leaves_none_behind(error, monkeypatch, three_threads):
+    start, stopped = _thread.start_new_thread, threading.Event()
+
+    def interrupted(work, _):
+        if work.__self__ not in seen:
+            seen.append(work.__self__)
+        if len(seen) == 2:
+            raise error
+
+        def to_its_end():
+            work()
+            stopped.set()
+
+        return start(to_its_end, ())
+
+    seen = []
+    monkeypatch.setattr("_thread.start_new_thread", interrupted)
+    with pytest.raises(error):
+        Threads()
+    assert stopped.wait(10)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_part_that_fails_does_not_keep_the_others_waiting(failing, monkeypatch, three_threads):
+    run, calls = code(Job).run, []
 
     def fails_once(*args):
         calls.append(args)
-        if len(calls) == 2:
+        if len(calls) == failing:
             raise MemoryError("here")
         run(*args)
 
-    monkeypatch.setattr(code(), "run", fails_once)
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(MemoryError, match="here"):
-            convolved(Layer(torch.ones(16, 8, 3, 3), None), torch.zeros(1, 8, 9, 9), 16)
-    finally:
-        torch.set_num_threads(usual)
+    monkeypatch.setattr(code(Job), "run", fails_once)
+    with pytest.raises(MemoryError, match="here"):
+        plain()
+    assert plain()
+
+
+def test_the_first_calls_of_many_threads_share_one_code(monkeypatch):
+    """Whose owner would else be thrown away while it runs."""
+    monkeypatch.setattr("esrgan.winograd_kernel._MADE", {})
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: plain(), range(4)))
+        assert len({id(each) for each in pool.map(lambda _: code(Job), range(4))}) == 1
+
+
+def test_what_machine_code_works_on_outlives_an_interruption(monkeypatch, three_threads):
+    """Ctrl+C in the caller while helpers are still in it."""
+    freed, going, entered = [], threading.Event(), threading.Event()
+    caller, run = threading.get_ident(), code(Job).run
+
+    def slow(*args):
+        if threading.get_ident() == caller:
+            entered.wait(10)
+            raise KeyboardInterrupt
+        entered.set()
+        going.wait(10)
+
+    monkeypatch.setattr(code(Job), "run", slow)
+    source, target = Features(1, 8, 9, 9), Features(1, 16, 9, 9)
+    work = convolution(Layer(torch.ones(16, 8, 3, 3), None), source, target)
+    weakref.finalize(source, freed.append, "source")
+    threads = Threads()
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(work)
+    del source, target, work, threads
+    gc.collect()
+    assert not freed
+    going.set()
+    for _ in range(100):
+        gc.collect()
+        if freed:
+            break
+        time.sleep(0.05)
+    assert freed == ["source"]
+    monkeypatch.setattr(code(Job), "run", run)
+    assert plain()
+
+
+def test_an_llvmlite_that_does_not_load_or_is_too_old_is_as_none(monkeypatch):
+    monkeypatch.setattr("esrgan.winograd_kernel.import_extra", lambda *_: SimpleNamespace())
+    assert not runs_fast_here()
+
+    def broken(*_):
+        raise OSError("libLLVM.so: cannot open shared object file")
+
+    monkeypatch.setattr("esrgan.winograd_kernel.import_extra", broken)
+    assert not runs_fast_here()
 
 
 def test_scratch_of_an_earlier_layer_does_not_matter():

@@ -11,16 +11,16 @@ from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from esrgan.compiled import can_compile, compile_blocks, falling_back
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, layout, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError, first_line
-from esrgan.generator import Generator
+from esrgan.generator import Generator, is_plain
 from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
 from esrgan.other_network import OtherNetwork
-from esrgan.winograd_engine import Winograd
+from esrgan.winograd_engine import Winograd, misfit
 from esrgan.winograd_kernel import runs_fast_here
 
 EngineName = Literal["auto", "torch", "winograd", "ncnn", "openvino"]
@@ -231,32 +231,19 @@ def _fastest(network: Generator, dtype: torch.dtype) -> str:
         x86 = platform.machine() in ("x86_64", "AMD64")  # others were not measured
         narrow = x86 and network.config.channels < WIDE
         choices = [] if bf16_is_fast() else ["openvino", "ncnn"] if narrow else ["ncnn", "openvino"]
-        if x86 and find_spec("llvmlite") and not _misfit(network) and runs_fast_here():
+        if x86 and find_spec("llvmlite") and not misfit(network) and runs_fast_here():
             return "winograd"
     return next((name for name in choices if find_spec(name)), "torch")
 
 
-def _misfit(network: Generator) -> str | None:
-    """Why Winograd cannot run a network of ours, if it cannot."""
-    if network.config.variant == "classic" and not network.config.plus:
-        return None
-    return "it runs the classic variant only, without ESRGAN+'s paths; use --engine torch"
-
-
-def _is_plain(network: Network) -> bool:
-    """Whether it is what its config says, from which other engines build it: no subclass, no other borders."""
-    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return type(network) is Generator and all(layer.padding_mode == "zeros" for layer in convolutions)
-
-
 def _obstacle(name: str, network: Network, device: str, precision: Precision, *, compiled: bool) -> str | None:
     """Why an engine other than torch cannot be used, if it cannot."""
-    if not _is_plain(network):
+    if not is_plain(network):
         return "it runs ESRGAN networks only; use --engine torch"
     if device not in ("auto", "cpu", VULKAN):
         return f"it runs on --device cpu{' or vulkan' if name == 'ncnn' else ''}, not {device}"
-    if name == "winograd" and (misfit := _misfit(cast(Generator, network))):
-        return misfit
+    if name == "winograd" and (reason := misfit(cast(Generator, network))):
+        return reason
     possible = ("auto", "fp32", *(() if name == "winograd" else ("fp16" if device == VULKAN else "bf16",)))
     if precision not in possible:
         return f"on {device} its --precision is {', '.join(possible)}, not {precision}"

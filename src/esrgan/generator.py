@@ -225,3 +225,9 @@ def _carry_rgb(generator: Generator) -> None:
     for block in generator.body:
         generator.conv_body.weight.div_(calm(cast(RRDB, block)))
     generator.conv_body.bias.zero_()  # type: ignore[union-attr]
+
+
+def is_plain(network: nn.Module) -> bool:
+    """Whether it is what its config says, from which other engines build it: no subclass, no other borders."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return type(network) is Generator and all(layer.padding_mode == "zeros" for layer in convolutions)

@@ -1,28 +1,33 @@
 """Convolutions by ``winograd_kernel`` on features that lie as it reads them."""
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from functools import cached_property
-from threading import Barrier
-from typing import Any, NamedTuple
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esrgan.winograd_job import LANES, OUTPUTS, SQUARE, TAPS, TOGETHER, Array, Job, transformed, whole
-from esrgan.winograd_kernel import code, give_way
+from esrgan.winograd_job import (
+    LANES,
+    OUTPUTS,
+    SQUARE,
+    TAPS,
+    TOGETHER,
+    Array,
+    GradientJob,
+    Job,
+    transformed,
+    weight_gradient,
+    whole,
+)
+from esrgan.winograd_threads import Work
 
 Table = npt.NDArray[np.int64]
 BLOCKS = TOGETHER, 4 * TOGETHER
 """Squares between two transforms: few, so that they stay in the cache; more of layers whose weights do not."""
-SHARES = 8
-"""Of a convolution, for each thread: some cores are slower than others."""
-START = 60.0
-"""Seconds in which all threads must have begun."""
-EVERYBODY = 1 << 62
-"""More than will ever have arrived."""
+SUMMED = 64
+"""Squares between two transforms of a gradient."""
 MANY = 9 * 128 * 128
 """Weights of a layer that the cache does not hold."""
 
@@ -35,15 +40,15 @@ class Features:
         channels: Rounded up to whole planes.
         height: Of a picture, in pixels.
         width: Likewise.
+        data: The features, if they are there already.
 
     Attributes:
         data: (channels / 8, count, height', width', 8), zeros; the sides are those of whole squares, and the frame's 2.
     """
 
-    def __init__(self, count: int, channels: int, height: int, width: int) -> None:
+    def __init__(self, count: int, channels: int, height: int, width: int, data: Array | None = None) -> None:
         self.count, self.height, self.width = count, height, width
-        sides = (-(-side // SQUARE) * SQUARE + 2 for side in (height, width))
-        self.data: Array = np.zeros((whole(channels) // LANES, count, *sides, LANES), np.float32)
+        self.data = np.zeros(planes(count, channels, height, width), np.float32) if data is None else data
 
     @property
     def inner(self) -> Array:
@@ -60,37 +65,35 @@ class Features:
         """Numbers from one plane to the next."""
         return int(self.data[0].size)
 
-    def address(self, channel: int = 0) -> int:
-        """Where the plane of a channel begins, in bytes."""
-        return int(self.data.ctypes.data) + channel // LANES * self.plane * self.data.itemsize
+    @property
+    def address(self) -> int:
+        """Where the first plane begins, in bytes."""
+        return int(self.data.ctypes.data)
 
-    @cached_property
+    def part(self, channel: int, channels: int) -> "Features":
+        """Some of the channels, in the same memory; the first a multiple of 8."""
+        some = self.data[channel // LANES : (channel + whole(channels)) // LANES]
+        return Features(self.count, channels, self.height, self.width, some)
+
+    @property
     def sources(self) -> Table:
         """Where in a plane the pixels begin that each square of results reads."""
-        return self._places(SQUARE, 0)
+        return _places(self.count, self.height, self.width, SQUARE, 0)
 
-    @cached_property
+    @property
     def sources_twice(self) -> Table:
         """The same for squares of results that are twice as fine."""
-        return self._places(SQUARE // 2, 0)
+        return _places(self.count, self.height, self.width, SQUARE // 2, 0)
 
-    @cached_property
+    @property
     def targets(self) -> Table:
         """Where in a plane each square of results begins."""
-        return self._places(SQUARE, self.row + LANES)
+        return _places(self.count, self.height, self.width, SQUARE, self.row + LANES)
 
-    @cached_property
+    @property
     def left(self) -> tuple[Table, Table]:
         """Rows and columns of pixels from each square's first to the last of its picture."""
-        y, x = (np.arange(0, side, SQUARE) for side in (self.height, self.width))
-        shape = self.count, len(y), len(x)
-        rows, columns = (np.broadcast_to(n, shape) for n in ((self.height - y)[:, None], self.width - x))
-        return rows.astype(np.int64).ravel(), columns.astype(np.int64).ravel()
-
-    def _places(self, step: int, start: int) -> Table:
-        y, x = (np.arange(0, side, step) for side in (self.height, self.width))
-        pictures = np.arange(self.count) * (self.plane // self.count)
-        return (start + pictures[:, None, None] + y[:, None] * self.row + x * LANES).astype(np.int64).ravel()
+        return _left(self.count, self.height, self.width)
 
     def put(self, pictures: Tensor) -> "Features":
         """Take over (count, channels, height, width); gives itself."""
@@ -102,6 +105,28 @@ class Features:
         """The first ``channels`` channels as (count, channels, height, width)."""
         lanes = torch.from_numpy(self.inner).permute(1, 0, 4, 2, 3)
         return lanes.flatten(1, 2)[:, :channels].contiguous()
+
+
+def planes(count: int, channels: int, height: int, width: int) -> tuple[int, ...]:
+    """The shape of ``Features.data``."""
+    sides = (whole(side, SQUARE) + 2 for side in (height, width))
+    return whole(channels) // LANES, count, *sides, LANES
+
+
+@lru_cache(maxsize=64)
+def _places(count: int, height: int, width: int, step: int, start: int) -> Table:
+    _, _, rows, columns, lanes = planes(count, LANES, height, width)
+    y, x = (np.arange(0, side, step) for side in (height, width))
+    places = (np.arange(count)[:, None, None] * rows + y[:, None]) * columns + x
+    return (start + places * lanes).astype(np.int64).ravel()
+
+
+@lru_cache(maxsize=64)
+def _left(count: int, height: int, width: int) -> tuple[Table, Table]:
+    y, x = (np.arange(0, side, SQUARE) for side in (height, width))
+    shape = count, len(y), len(x)
+    rows, columns = (np.broadcast_to(n, shape) for n in ((height - y)[:, None], width - x))
+    return rows.astype(np.int64).ravel(), columns.astype(np.int64).ravel()
 
 
 class Layer:
@@ -125,27 +150,20 @@ class Layer:
         slope: float = 1.0,
     ) -> None:
         self.slope = np.array(slope, np.float32)
-        count, weight = len(weight), weight.detach().cpu().float() * factor
-        parts = torch.split(weight, list(sources) or weight.shape[1], dim=1)
+        weight = weight.detach().cpu().float()
+        count, parts = len(weight), torch.split(weight, list(sources) or weight.shape[1], dim=1)
         self.kept = whole(count)
-        padded = np.zeros((whole(count, OUTPUTS), sum(whole(part.shape[1]) for part in parts), 3, 3), np.float32)
+        padded = torch.zeros(whole(count, OUTPUTS), sum(whole(part.shape[1]) for part in parts), 3, 3)
         start = 0
         for part in parts:
-            padded[:count, start : start + part.shape[1]] = part.numpy()
+            padded[:count, start : start + part.shape[1]] = part
             start += whole(part.shape[1])
         self.outputs, self.inputs = padded.shape[:2]
-        self.block = BLOCKS[padded.size > MANY]
-        self.weights = transformed(padded)
+        self.block = BLOCKS[padded.numel() > MANY]
+        self.weights: Array = transformed(padded.mul_(factor)).numpy()
         self.bias = np.zeros(self.outputs, np.float32)
         if bias is not None:
             self.bias[:count] = bias.detach().cpu().float().numpy() * factor
-
-
-class Work(NamedTuple):
-    """A job, and what its addresses point to, which must not go before it is done."""
-
-    job: Job
-    holds: tuple[Any, ...]
 
 
 def convolution(
@@ -154,18 +172,19 @@ def convolution(
     target: Features,
     *,
     grown: Features | None = None,
-    channel: int = 0,
+    signs: Features | None = None,
     added: Features | None = None,
     added_scaled: Features | None = None,
 ) -> Work:
-    """What writes a layer's results to ``target``, from ``channel`` on, once it is run.
+    """What writes a layer's results to ``target``, once it is run.
 
     Args:
         layer: What is applied.
         source: What it reads, all channels; if ``target`` is twice as large, enlarged by nearest neighbour.
         target: Where its results go.
         grown: What it reads besides, as many channels as it has weights for.
-        channel: Of ``target``, a multiple of 8.
+        signs: Decide in the place of the results where these are multiplied by the layer's slope: where they are not
+            above zero.
         added: Is added to the results.
         added_scaled: The same, ``RESIDUAL`` times.
     """
@@ -174,66 +193,56 @@ def convolution(
     places = source.sources_twice if twice else source.sources
     rows, columns = target.left
     job = Job(
-        source.address(), own, more.address(), layer.inputs - own, source.row, source.plane,
+        source.address, own, more.address, layer.inputs - own, source.row, source.plane,
         places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
-        target.address(channel), layer.kept, target.row, target.plane, target.targets.ctypes.data,
-        rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data, len(places), layer.block, layer.block,
-        added.address() if added else 0, added_scaled.address() if added_scaled else 0,
+        target.address, layer.kept, target.row, target.plane, target.targets.ctypes.data,
+        rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data,
+        signs.address if signs else 0, len(places), 0, layer.block,
+        added.address if added else 0, added_scaled.address if added_scaled else 0,
     )  # fmt: skip
-    return Work(job, (layer, source, target, more, added, added_scaled))
+    return Work(job, (layer, source, target, more, signs, added, added_scaled, places, rows, columns))
 
 
-class Threads:
-    """As many threads as torch uses; a context.
+class Gradient:
+    """The gradient of the weights of convolutions that read the same features.
 
-    Raises:
-        MemoryError: The system gives no more threads.
+    Args:
+        source: What they read,
+        grown: and besides.
+        result: The gradient of their results; the channels of ``further`` follow.
+        needed: For each channel of both, how many channels of the sources it was made of.
+        shares: Parts that the squares are divided into, each summed by itself: the same sums however many threads.
     """
 
-    def __init__(self) -> None:
-        self.count = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self.count)
-        together = Barrier(self.count)  # each does its part of a job at the same time: all must be there
-        try:
-            started = [self._pool.submit(together.wait, START) for _ in range(self.count)]
-            for each in started:
-                each.result()
-        except RuntimeError as error:  # a broken barrier's too
-            together.abort()
-            self._pool.shutdown()
-            raise MemoryError("no more threads can be started") from error
-        self._scratch: list[list[Array]] = [[np.empty(0, np.float32)] * 2 for _ in range(self.count)]
+    def __init__(
+        self,
+        source: Features,
+        result: Features,
+        needed: Sequence[int],
+        *,
+        grown: Features | None = None,
+        further: Features | None = None,
+        shares: int = 1,
+    ) -> None:
+        more, rest = grown or source, further or result
+        inputs = len(source.data), len(grown.data) if grown else 0
+        outputs = len(result.data), len(further.data) if further else 0
+        padded, squares = whole(sum(outputs) * LANES, OUTPUTS), len(source.sources)
+        limits = np.zeros(padded, np.int64)
+        limits[: len(needed)] = needed
+        limits = limits.reshape(-1, OUTPUTS).max(1)
+        share = -(-squares // (shares * SUMMED)) * SUMMED
+        count = -(-squares // share)
+        self.sums = np.empty((count, TAPS, padded // OUTPUTS, sum(inputs) * LANES, OUTPUTS), np.float32)
+        places, targets = source.sources, result.targets
+        job = GradientJob(
+            source.address, inputs[0] * LANES, more.address, inputs[1] * LANES, source.row, source.plane,
+            places.ctypes.data, result.address, outputs[0] * LANES, rest.address, outputs[1] * LANES,
+            result.row, result.plane, targets.ctypes.data, padded, limits.ctypes.data, self.sums.ctypes.data,
+            squares, share, SUMMED,
+        )  # fmt: skip
+        self.work = Work(job, (source, result, more, rest, self.sums, limits, places, targets))
 
-    def __enter__(self) -> "Threads":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def run(self, *works: Work) -> None:
-        """Do them, one after the other, each by all threads."""
-        jobs = [work.job._replace(share=self._share(work.job)) for work in works]
-        words, taken, arrived = np.array(jobs, np.int64), np.zeros(len(jobs), np.int64), np.zeros(1, np.int64)
-        machine, let = code().run, give_way()
-        needed = [max(each.block * TAPS * (each.first_channels + each.second_channels) for each in jobs),
-                  max(each.block * TAPS * each.outputs for each in jobs)]  # fmt: skip
-        addresses = [[room.ctypes.data for room in self._room(i, needed)] for i in range(self.count)]
-        shared = taken.ctypes.data, arrived.ctypes.data, let
-        try:
-            parts = [
-                self._pool.submit(machine, words.ctypes.data, len(jobs), self.count, *own, *shared) for own in addresses
-            ]
-            for part in wait(parts, return_when=FIRST_EXCEPTION).done:
-                part.result()
-        finally:
-            arrived[0] = EVERYBODY  # whoever waits for one that failed goes on
-
-    def _share(self, job: Job) -> int:
-        blocks = -(-job.squares // job.block)
-        return max(1, blocks // (SHARES * self.count)) * job.block
-
-    def _room(self, thread: int, needed: Sequence[int]) -> list[Array]:
-        for i, size in enumerate(needed):
-            if self._scratch[thread][i].size < size:
-                self._scratch[thread][i] = np.empty(size, np.float32)
-        return self._scratch[thread]
+    def weights(self) -> Tensor:
+        """Once the work is done: (out, in, 3, 3), both in whole planes; what is not needed is any number."""
+        return weight_gradient(torch.from_numpy(self.sums).sum(0))

@@ -4,40 +4,46 @@ Features lie in planes of 8 channels, each picture in a frame of zeros (``winogr
 4 x 4 pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from esrgan.extras import import_extra
 from esrgan.llvm_emitter import Emitter
-from esrgan.winograd_job import LANES, OUTPUTS, RESIDUAL, SQUARE, TAPS, Job
+from esrgan.winograd_job import LANES, OUTPUTS, RESIDUAL, SQUARE, TAPS, AnyJob, Job
 
 _PLAIN, _TWICE = (0, 1, 2, 3, 4, 5), (0, 1, 1, 2, 2, 3)  # where a square's pixels lie in its source, enlarged or not
 
 
-def source(together: int) -> str:
-    """The module in LLVM's language; its function ``run`` is described by ``winograd_kernel.Code``.
+def add_convolutions(module: Any, together: int) -> None:
+    """Write the function ``Job``, which ``winograd_kernel.Code`` describes, into a module of LLVM's.
 
     Args:
+        module: ``llvmlite.ir.Module``.
         together: Squares multiplied at once.
     """
+    kind = step_type()
+    steps = {name: Inputs(module, kind, name).emit(name == "twice") for name in ("plain", "twice")}
+    steps["products"] = _Products(module, kind, "products").emit(together)
+    steps["outputs"] = _Outputs(module, kind, "outputs").emit()
+    _Convolutions(module).emit(steps)
+
+
+def step_type() -> Any:
+    """LLVM's type of a step: ``(job, taps, products, first, count)``."""
     ir = import_extra("llvmlite.ir", "winograd")
-    module, i64, numbers = ir.Module("esrgan"), ir.IntType(64), ir.FloatType().as_pointer()
-    step = ir.FunctionType(ir.VoidType(), [i64.as_pointer(), numbers, numbers, i64, i64])
-    steps = {name: _Inputs(module, step, name).emit(name == "twice") for name in ("plain", "twice")}
-    steps["products"] = _Products(module, step, "products").emit(together)
-    steps["outputs"] = _Outputs(module, step, "outputs").emit()
-    system = ir.FunctionType(ir.IntType(32), []).as_pointer()
-    whole = [i64.as_pointer(), i64, i64, numbers, numbers, i64.as_pointer(), i64.as_pointer(), system]
-    _Run(ir.Function(module, ir.FunctionType(ir.VoidType(), whole), "run")).emit(steps)
-    return str(module)
+    i64, numbers = ir.IntType(64), ir.FloatType().as_pointer()
+    return ir.FunctionType(ir.VoidType(), [i64.as_pointer(), numbers, numbers, i64, i64])
 
 
-class _JobEmitter(Emitter):
+class JobEmitter(Emitter):
     """Reads the numbers of a job."""
 
+    kind: type[AnyJob] = Job
+
     def field(self, job: Any, name: str) -> Any:
-        index = Job._fields.index(name)
+        index = self.kind._fields.index(name)
         return self.b.load(self.b.gep(job, [self.number(index)]))
 
     def address(self, job: Any, name: str) -> Any:
@@ -48,18 +54,25 @@ class _JobEmitter(Emitter):
         return self.b.load(self.b.gep(self.b.inttoptr(self.field(job, name), self.i64.as_pointer()), [index]))
 
 
-class _Run(_JobEmitter):
+class Run(JobEmitter):
     """All jobs, one after the other, share by share and block by block."""
+
+    def __init__(self, module: Any) -> None:
+        ir = import_extra("llvmlite.ir", "winograd")
+        i64, numbers = ir.IntType(64), ir.FloatType().as_pointer()
+        system = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        words = [i64.as_pointer(), i64, i64, numbers, numbers, i64.as_pointer(), i64.as_pointer(), system]
+        super().__init__(ir.Function(module, ir.FunctionType(ir.VoidType(), words), self.kind.__name__))
 
     def emit(self, steps: dict[str, Any]) -> None:
         jobs, count, threads, taps, products, taken, arrived, give_way = self.function.args
         with self.loop(self.number(0), count) as i:
-            job = self.b.gep(jobs, [self.times(i, len(Job._fields))])
+            job = self.b.gep(jobs, [self.times(i, len(self.kind._fields))])
             size = self.field(job, "block")
             with self._shares(job, self.b.gep(taken, [i])) as (start, stop), self.loop(start, stop, size) as square:
                 left = self.b.sub(stop, square)
                 some = self.b.select(self.b.icmp_signed("<", left, size), left, size)
-                self._block(steps, (job, taps, products, square, some))
+                self.block(steps, (job, taps, products, square, some))
             self.b.atomic_rmw("add", arrived, self.number(1), "seq_cst")
             self._wait(arrived, self.b.mul(self.sum(i, self.number(1)), threads), give_way)
         self.b.ret_void()
@@ -79,13 +92,10 @@ class _Run(_JobEmitter):
         self.b.branch(take)
         self.b.position_at_end(after)
 
-    def _block(self, steps: dict[str, Any], block: Sequence[Any]) -> None:
-        with self.b.if_else(self.b.icmp_signed("!=", self.field(block[0], "twice"), self.number(0))) as (yes, no):
-            for branch, name in ((yes, "twice"), (no, "plain")):
-                with branch:
-                    self.b.call(steps[name], block)
-        for name in ("products", "outputs"):
-            self.b.call(steps[name], block)
+    def block(self, steps: dict[str, Any], block: Sequence[Any]) -> None:
+        """What is done for some squares."""
+        for step in steps.values():
+            self.b.call(step, block)
 
     def _wait(self, arrived: Any, wanted: Any, give_way: Any) -> None:
         look, rest, after = (self.function.append_basic_block() for _ in range(3))
@@ -99,7 +109,17 @@ class _Run(_JobEmitter):
         self.b.position_at_end(after)
 
 
-class _Part(_JobEmitter):
+class _Convolutions(Run):
+    def block(self, steps: dict[str, Any], block: Sequence[Any]) -> None:
+        with self.b.if_else(self.b.icmp_signed("!=", self.field(block[0], "twice"), self.number(0))) as (yes, no):
+            for branch, name in ((yes, "twice"), (no, "plain")):
+                with branch:
+                    self.b.call(steps[name], block)
+        for name in ("products", "outputs"):
+            self.b.call(steps[name], block)
+
+
+class Step(JobEmitter):
     """A function of one step, for ``count`` squares from ``first`` on."""
 
     def __init__(self, module: Any, kind: Any, name: str) -> None:
@@ -114,15 +134,23 @@ class _Part(_JobEmitter):
         return self.function
 
 
-class _Inputs(_Part):
+class Inputs(Step):
     """Squares of 6 x 6 pixels of the source -> ``taps``, (square, plane, 36, 8)."""
+
+    def place(self, channel: Any, square: Any) -> Any:
+        """Where in ``taps`` the first numbers of a plane of a square go."""
+        return self.sum(self.times(channel, TAPS), self.b.mul(square, self.times(self.inputs, TAPS)))
+
+    def stride(self) -> Any:
+        """From there to the next tap's."""
+        return self.number(LANES)
 
     def emit(self, twice: bool) -> Any:
         start = self.number(0)
         for which in ("first", "second"):
             base, channels = self.address(self.job, which), self.field(self.job, f"{which}_channels")
             with self.loop(self.number(0), channels, LANES) as channel:
-                self._plane(base, channel, self.times(self.sum(start, channel), TAPS), _TWICE if twice else _PLAIN)
+                self._plane(base, channel, self.sum(start, channel), _TWICE if twice else _PLAIN)
             start = self.sum(start, channels)
         return self.done()
 
@@ -134,10 +162,10 @@ class _Inputs(_Part):
             rows = {y: self.sum(corner, self.b.mul(row, self.number(y))) for y in dict.fromkeys(places)}
             pixels = {(y, x): self.load(base, self.sum(rows[y], self.number(x * LANES))) for y in rows for x in rows}
             columns = [self._transformed([pixels[y, x] for y in places]) for x in places]
-            at = self.sum(output, self.b.mul(square, self.times(self.inputs, TAPS)))
+            at, stride = self.place(output, square), self.stride()
             for y in range(6):
                 for x, value in enumerate(self._transformed([column[y] for column in columns])):
-                    self.store(value, self.taps, self.sum(at, self.number((6 * y + x) * LANES)))
+                    self.store(value, self.taps, self.sum(at, self.b.mul(stride, self.number(6 * y + x))))
 
     def _transformed(self, d: Sequence[Any]) -> list[Any]:
         """B^T d."""
@@ -148,7 +176,7 @@ class _Inputs(_Part):
         return [first, self.add(a, b), self.sub(a, b), self.add(c, e), self.sub(c, e), last]
 
 
-class _Products(_Part):
+class _Products(Step):
     """``taps`` times the weights, summed over channels -> ``products``, (square, plane, 36, 8)."""
 
     def emit(self, together: int) -> Any:
@@ -195,7 +223,7 @@ class _Products(_Part):
         return totals
 
 
-class _Outputs(_Part):
+class _Outputs(Step):
     """``products`` -> 4 x 4 pixels of the target a square, with all that follows a convolution."""
 
     def emit(self) -> Any:
@@ -230,17 +258,24 @@ class _Outputs(_Part):
                 self._pixel(value, self.sum(start, self.number(x * LANES)))
 
     def _pixel(self, value: Any, at: Any) -> None:
-        low = self.mul(value, self.slope)
-        value = self.b.select(self.b.fcmp_ordered(">", value, low), value, low)
+        sign = self._if_given("signs", at, value, lambda signs: signs)
+        above = self.b.fcmp_ordered(">", sign, self.constant(0.0))
+        value = self.b.select(above, value, self.mul(value, self.slope))
         for name, factor in (("added", 1.0), ("added_scaled", RESIDUAL)):
-            before = self.b.block
-            with self.b.if_then(self.b.icmp_signed("!=", self.field(self.job, name), self.number(0))):
-                more = self.add(value, self.mul(self.load(self.address(self.job, name), at), factor))
-                there = self.b.block
-            alone, value = value, self.b.phi(self.vector(LANES))
-            value.add_incoming(alone, before)
-            value.add_incoming(more, there)
+            sum_of = partial(lambda value, factor, more: self.add(value, self.mul(more, factor)), value, factor)
+            value = self._if_given(name, at, value, sum_of)
         self.store(value, self.address(self.job, "target"), at)
+
+    def _if_given(self, name: str, at: Any, value: Any, change: Callable[[Any], Any]) -> Any:
+        """``value``, or what becomes of the number at that place of other planes, if the job names such."""
+        before = self.b.block
+        with self.b.if_then(self.b.icmp_signed("!=", self.field(self.job, name), self.number(0))):
+            changed = change(self.load(self.address(self.job, name), at))
+            there = self.b.block
+        result = self.b.phi(self.vector(LANES))
+        result.add_incoming(value, before)
+        result.add_incoming(changed, there)
+        return result
 
     def _transformed(self, m: Sequence[Any]) -> list[Any]:
         """A^T m."""

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.extras import import_extra
 from esrgan.generator import RESIDUAL_SCALE, Generator, unshuffle
-from esrgan.winograd import Features, Layer, Threads, Work, convolution
-from esrgan.winograd_job import LANES, whole
+from esrgan.tiling import spans
+from esrgan.winograd import Features, Layer, convolution
+from esrgan.winograd_job import LANES, Job, whole
+from esrgan.winograd_kernel import code
+from esrgan.winograd_threads import Threads, Work
 
-STRIP = 64
-"""Rows of LR pixels that are enlarged together: the largest features are those of a strip, not of the picture."""
+PART = 192
+"""Side in LR pixels of what is enlarged together: the largest features are those of a part, not of the picture."""
 HALO = 2
-"""LR rows around a strip that its results depend on."""
+"""LR pixels around a part that its results depend on."""
 FACTORS = {"rdb1": RESIDUAL_SCALE, "rdb2": RESIDUAL_SCALE, "rdb3": RESIDUAL_SCALE**2}
 """By what a dense block's results are multiplied: each for itself, the third for its RRDB too."""
 
@@ -45,6 +49,7 @@ class Winograd:
 
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:  # noqa: ARG002 - it knows one
         """Enlarge (N, 3, h, w) on the CPU; the result is float32, and so is the arithmetic."""
+        code(Job)  # first: where memory lacks, LLVM would end the program
         with self._lock:
             self._layers = self._layers or _layers(self.network)
         height, width = lr.shape[-2:]
@@ -53,6 +58,13 @@ class Winograd:
             lr = unshuffle(lr, side) if side > 1 else lr
             run = _Run(self.network, self._layers, threads)
             return torch.cat([run.enlarge(each[None]) for each in lr])[..., : scale * height, : scale * width]
+
+
+def misfit(network: Generator) -> str | None:
+    """Why Winograd cannot run a network of ours, if it cannot."""
+    if network.config.variant == "classic" and not network.config.plus:
+        return None
+    return "it runs the classic variant only, without ESRGAN+'s paths; use --engine torch"
 
 
 def _layers(network: Generator) -> dict[str, Layer]:
@@ -80,21 +92,21 @@ class _Run:
         self.factor = math.prod(self.config.factors)
 
     def enlarge(self, picture: Tensor) -> Tensor:
-        """(1, C, h, w) -> (1, 3, H, W), strip by strip from the body's features on."""
+        """(1, C, h, w) -> (1, 3, H, W), part by part from the body's features on."""
         height, width = picture.shape[-2:]
         features = self._body(picture)
         sr = torch.empty(1, 3, self.factor * height, self.factor * width)
-        for top in range(0, height, STRIP):
-            start, stop = max(0, top - HALO), min(height, top + STRIP + HALO)
-            strip = self._like(features, height=stop - start)
-            strip.inner[:] = features.inner[:, :, start:stop]
-            rows = self._end(strip)[:, :, self.factor * (top - start) :][:, :, : self.factor * STRIP]
-            sr[:, :, self.factor * top :][:, :, : self.factor * STRIP] = rows
+        for rows, columns in product(spans(height, PART, HALO), spans(width, PART, HALO)):
+            part = features.inner[:, :, rows.read, columns.read]
+            x = Features(1, self.config.channels, *part.shape[2:4])
+            x.inner[:] = part
+            kept = self._end(x)[..., rows.kept(self.factor), columns.kept(self.factor)]
+            sr[..., rows.placed(self.factor), columns.placed(self.factor)] = kept
         return sr
 
-    def _like(self, x: Features, *, height: int | None = None, factor: int = 1) -> Features:
+    def _like(self, x: Features, factor: int = 1) -> Features:
         """Room for features, ``factor`` times as large."""
-        return Features(1, self.config.channels, factor * (height or x.height), factor * x.width)
+        return Features(1, self.config.channels, factor * x.height, factor * x.width)
 
     def _body(self, picture: Tensor) -> Features:
         """All at the size of the LR picture."""
@@ -119,12 +131,12 @@ class _Run:
         """A dense block's first four convolutions, each after all before it in ``grown``."""
         for i in range(4):
             layer = self.layers[f"{name}.conv{i + 1}"]
-            yield convolution(layer, x, grown, grown=grown, channel=i * layer.kept)
+            yield convolution(layer, x, grown.part(i * layer.kept, layer.kept), grown=grown)
 
     def _end(self, x: Features) -> Tensor:
         """From the body's features to the picture, (1, 3, H, W)."""
         for i, factor in enumerate(self.config.factors, 1):
-            target = self._like(x, factor=factor)
+            target = self._like(x, factor)
             self.run(convolution(self.layers[f"conv_up{i}"], x if factor == 2 else _repeated(x, factor), target))
             x = target
         target, sr = self._like(x), Features(1, 3, x.height, x.width)

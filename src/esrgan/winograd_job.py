@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Array = npt.NDArray[np.float32]
 LANES = 8
@@ -24,7 +26,9 @@ OUTPUTS = 16
 """Output channels multiplied at once: a vector of AVX-512, two of AVX2."""
 RESIDUAL = 0.2
 """What ``added_scaled`` is multiplied by."""
-_WEIGHTS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_WEIGHTS = torch.tensor([[6.0, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
+_BOTH = torch.kron(_WEIGHTS, _WEIGHTS).float()
+"""Of rows and columns: (36, 9)."""
 
 
 class Job(NamedTuple):
@@ -57,10 +61,12 @@ class Job(NamedTuple):
     """Address of an int64 for each square: how many rows of results it has."""
     columns: int
     slope: int
-    """Address of a float32: by what results below zero are multiplied; at most 1."""
+    """Address of a float32: by what results below zero are multiplied."""
+    signs: int
+    """Address of planes like the target's: those results are multiplied where these are not above zero; 0 = own."""
     squares: int
     share: int
-    """Squares that a thread takes at once, a multiple of ``block``."""
+    """Squares that a thread takes at once, a multiple of ``block``; 0 = as ``Threads`` finds best."""
     block: int
     """Squares from one transform to the next, a multiple of ``TOGETHER``."""
     added: int
@@ -69,15 +75,55 @@ class Job(NamedTuple):
     """The same, ``RESIDUAL`` times."""
 
 
+class GradientJob(NamedTuple):
+    """The gradient of one convolution's weights, or of several that read the same sources; as ``Job`` is."""
+
+    first: int
+    """What the convolutions read, as in ``Job``."""
+    first_channels: int
+    second: int
+    second_channels: int
+    source_row: int
+    source_plane: int
+    source_places: int
+    gradient_first: int
+    """Address of the gradient of their results: planes as large as theirs."""
+    gradient_first_channels: int
+    gradient_second: int
+    """Address of further planes of it."""
+    gradient_second_channels: int
+    gradient_row: int
+    gradient_plane: int
+    gradient_places: int
+    outputs: int
+    """Channels of it, rounded up to a multiple of ``OUTPUTS``."""
+    needed: int
+    """Address of an int64 for each ``OUTPUTS`` channels: how many of the sources' channels they were made of."""
+    sums: int
+    """Address of the result, for each share of the squares its own: (36, outputs / 16, inputs, 16)."""
+    squares: int
+    share: int
+    block: int
+    """Squares between two transforms."""
+
+
+AnyJob = Job | GradientJob
+
+
 def whole(channels: int, of: int = LANES) -> int:
     """``channels``, and as many more as a whole number of planes has."""
     return -(-channels // of) * of
 
 
-def transformed(weight: Array) -> Array:
-    """Weights (out, in, 3, 3), of whole planes, as the products take them: (36, out / 16, in, 16)."""
+def transformed(weight: Tensor) -> Tensor:
+    """Weights (out, in, 3, 3), of whole planes, as the products take them: (36, out / 16, in, 16), float32."""
     outputs, inputs = weight.shape[:2]
-    half = weight.astype(np.float64) @ _WEIGHTS.T  # (out, in, 3, 6)
-    taps = half.swapaxes(2, 3) @ _WEIGHTS.T  # the square's columns, then its rows
-    blocks = taps.reshape(outputs // OUTPUTS, OUTPUTS, inputs, 6, 6).transpose(4, 3, 0, 2, 1)
-    return np.ascontiguousarray(blocks.reshape(TAPS, outputs // OUTPUTS, inputs, OUTPUTS), np.float32)
+    taps = weight.reshape(outputs // OUTPUTS, OUTPUTS, inputs, 9).permute(3, 0, 2, 1).reshape(9, -1)
+    return (_BOTH @ taps).view(TAPS, outputs // OUTPUTS, inputs, OUTPUTS)
+
+
+def weight_gradient(sums: Tensor) -> Tensor:
+    """What ``GradientJob`` sums, (36, out / 16, in, 16), as the gradient of the weights, (out, in, 3, 3)."""
+    blocks, inputs = sums.shape[1:3]
+    taps = _BOTH.T @ sums.view(TAPS, -1)
+    return taps.view(9, blocks, inputs, OUTPUTS).permute(1, 3, 2, 0).reshape(-1, inputs, 3, 3)

@@ -1,21 +1,32 @@
 """Winograd's convolutions in fp32 as machine code, made by LLVM when it is first needed.
 
-Equal to torch's fp32 up to rounding: some 1e-6 of the largest value.
+Equal to torch's fp32 up to rounding: some 5e-6 of the largest value after a whole network.
 """
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from esrgan.errors import EsrganError, first_line
 from esrgan.extras import import_extra
-from esrgan.winograd_code import source
-from esrgan.winograd_job import TOGETHER
+from esrgan.winograd_code import add_convolutions
+from esrgan.winograd_gradient_code import add_gradients
+from esrgan.winograd_job import LANES, TOGETHER, AnyJob, GradientJob, Job
+
+ADDERS: dict[type[AnyJob], tuple[Callable[[Any, int], None], int]] = {
+    Job: (add_convolutions, TOGETHER),
+    GradientJob: (add_gradients, LANES),
+}
+"""What writes the code for a kind of jobs, and how many it multiplies at once with AVX-512; others half as many."""
+
+_MAKING, _MADE = threading.Lock(), dict[type[AnyJob], "Code"]()
 
 
 class Code:
-    """The machine code: ``run(jobs, count, threads, taps, products, taken, arrived, give_way)``.
+    """Machine code for jobs of one kind: ``run(jobs, count, threads, taps, products, taken, arrived, give_way)``.
 
     Each of ``threads`` threads runs it. They make one job after the other together: each takes a share of its squares,
     makes them and takes more, so that a slow or busy core makes fewer; then all wait until the last is through.
@@ -24,41 +35,44 @@ class Code:
     0 at first; ``give_way`` that of a function of the system that lets others have the core.
 
     Args:
-        together: Squares multiplied at once, of which ``TOGETHER`` is a multiple; none = as many as there are registers
-            for their sums: 12 with AVX-512, else 6.
+        kind: Of jobs.
+        together: Squares (``Job``) or input channels (``GradientJob``) multiplied at once, of which ``TOGETHER`` or
+            ``LANES`` is a multiple; none = as many as there are registers for their sums.
 
     Raises:
         EsrganError: llvmlite is not installed, or cannot make code here.
     """
 
-    def __init__(self, together: int | None = None) -> None:
-        llvm = import_extra("llvmlite.binding", "winograd")
+    def __init__(self, kind: type[AnyJob] = Job, together: int | None = None) -> None:
+        llvm, module = (import_extra(f"llvmlite.{name}", "winograd") for name in ("binding", "ir"))
         features = llvm.get_host_cpu_features()
-        together = together or (TOGETHER if features.get("avx512f") else TOGETHER // 2)
+        add, most = ADDERS[kind]
+        written = module.Module("esrgan")
+        add(written, together or (most if features.get("avx512f") else most // 2))
         try:
             llvm.check_jit_execution()  # LLVM itself would end the program
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()
-            module = llvm.parse_assembly(source(together))
-            module.verify()
+            parsed = llvm.parse_assembly(str(written))
+            parsed.verify()
             machine = llvm.Target.from_default_triple().create_target_machine(
                 cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3
             )
             passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-            passes.getModulePassManager().run(module, passes)
-            self._engine = llvm.create_mcjit_compiler(module, machine)  # the code lives as long as it does
+            passes.getModulePassManager().run(parsed, passes)
+            self._engine = llvm.create_mcjit_compiler(parsed, machine)  # the code lives as long as it does
             self._engine.finalize_object()
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, AttributeError) as error:  # the last: an old llvmlite
             raise EsrganError(f"LLVM cannot make code here ({first_line(error)}); use --engine torch") from error
         words = [ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 5]
         signature = ctypes.CFUNCTYPE(None, *words)  # lets other threads run
-        self.run: Callable[..., None] = signature(self._engine.get_function_address("run"))
+        self.run: Callable[..., None] = signature(self._engine.get_function_address(kind.__name__))
 
 
-@cache
-def code() -> Code:
-    """The machine code, made once."""
-    return Code()
+def code(kind: type[AnyJob]) -> Code:
+    """The machine code, made once; whoever runs it must hold it."""
+    with _MAKING:
+        return _MADE.get(kind) or _MADE.setdefault(kind, Code(kind))
 
 
 @cache
@@ -72,11 +86,12 @@ def give_way() -> int:
 
 
 def runs_fast_here() -> bool:
-    """Whether the system lets programs make code, and this CPU is one that it is fast on: on x86, with AVX2 and FMA."""
-    llvm = import_extra("llvmlite.binding", "winograd")
+    """Whether llvmlite is here and can make code, and this CPU is one that it is fast on: x86 with AVX2 and FMA."""
     try:
+        llvm = import_extra("llvmlite.binding", "winograd")
         llvm.check_jit_execution()
-    except OSError:
+        features, triple = llvm.get_host_cpu_features(), llvm.get_process_triple()
+    except (EsrganError, OSError, RuntimeError, AttributeError):  # missing or broken; where no program may make code
         return False
-    features = llvm.get_host_cpu_features()
-    return not llvm.get_process_triple().startswith("x86") or bool(features.get("avx2") and features.get("fma"))
+    able = hasattr(llvm, "create_pass_builder")  # since 0.44
+    return able and triple.startswith("x86") and bool(features.get("avx2") and features.get("fma"))

@@ -1,0 +1,228 @@
+"""Operations of Winograd's convolutions that torch can differentiate, on features in the kernel's planes.
+
+The frames around pictures are zero, in features and in gradients.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from esrgan.convolutions import NEGATIVE_SLOPE
+from esrgan.generator import RESIDUAL_SCALE
+from esrgan.winograd import Features, Gradient, Layer, convolution, planes
+from esrgan.winograd_job import LANES, SQUARE, whole
+from esrgan.winograd_threads import run
+
+SHARES = 4
+"""Parts that the sum of a gradient is made of: the same whatever the number of threads, and so is the sum."""
+
+
+class Size(NamedTuple):
+    """Of the pictures in some planes."""
+
+    pictures: int
+    height: int
+    width: int
+
+    def room(self, channels: int) -> Tensor:
+        """For so many channels: any numbers in frames of zeros."""
+        data = torch.empty(planes(self.pictures, channels, self.height, self.width))
+        for frame in (data[:, :, :1], data[:, :, self.height + 1 :], data[..., :1, :], data[..., self.width + 1 :, :]):
+            frame.zero_()
+        return data
+
+    def times(self, factor: int) -> "Size":
+        """Of pictures so many times as large."""
+        return Size(self.pictures, factor * self.height, factor * self.width)
+
+    def features(self, data: Tensor) -> Features:
+        """Planes as the kernel takes them, the same memory."""
+        return Features(self.pictures, len(data) * LANES, self.height, self.width, data.detach().numpy())
+
+
+def to_planes(pictures: Tensor) -> tuple[Tensor, Size]:
+    """(N, C, H, W) in planes, and their size."""
+    count, channels, height, width = pictures.shape
+    lanes = F.pad(pictures, (0, 0, 0, 0, 0, -channels % LANES)).view(count, -1, LANES, height, width)
+    return _framed(lanes.permute(1, 0, 3, 4, 2)), Size(count, height, width)
+
+
+def from_planes(x: Tensor, size: Size, channels: int) -> Tensor:
+    """The first channels of planes, (N, channels, H, W)."""
+    return _inner(x, size).permute(1, 0, 4, 2, 3).flatten(1, 2)[:, :channels]
+
+
+def _inner(x: Tensor, size: Size) -> Tensor:
+    return x[:, :, 1 : size.height + 1, 1 : size.width + 1]
+
+
+def _framed(inner: Tensor) -> Tensor:
+    height, width = inner.shape[2:4]
+    return F.pad(inner, (0, 0, 1, 1 + -width % SQUARE, 1, 1 + -height % SQUARE))
+
+
+def pooled(x: Tensor, size: Size) -> tuple[Tensor, Size]:
+    """The largest of each 2 x 2 pixels."""
+    smaller = Size(size.pictures, size.height // 2, size.width // 2)
+    inner = _inner(x, size)[:, :, : 2 * smaller.height, : 2 * smaller.width]
+    one, two, three, four = (inner[:, :, top::2, left::2] for top in (0, 1) for left in (0, 1))
+    return _framed(torch.maximum(torch.maximum(one, two), torch.maximum(three, four))), smaller
+
+
+class Frozen:
+    """A convolution's weights as the kernel takes them, made when they are needed."""
+
+    def __init__(self, module: nn.Conv2d) -> None:
+        self.module, self._layers = module, dict[float, Layer]()
+
+    def forward(self, slope: float) -> Layer:
+        """For its results."""
+        if slope not in self._layers:
+            self._layers[slope] = Layer(self.module.weight, self.module.bias, slope=slope)
+        return self._layers[slope]
+
+    @cached_property
+    def backward(self) -> Layer:
+        """For the gradient of what it reads."""
+        return Layer(_turned(self.module.weight), None)
+
+
+class Convolution(torch.autograd.Function):
+    """``slope`` is that of the activation after it; of weights that stay, ``frozen`` is given in their place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size, frozen: Frozen | None, slope: float, weight: Tensor | None,
+                bias: Tensor | None) -> Tensor:  # fmt: skip
+        layer = frozen.forward(slope) if frozen else Layer(cast(Tensor, weight), bias, slope=slope)
+        result = size.room(layer.kept)
+        run(convolution(layer, size.features(x), size.features(result)))
+        ctx.size, ctx.frozen, ctx.slope = size, frozen, slope
+        ctx.save_for_backward(x if weight is not None else None, result if slope != 1 else None, weight)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, result, weight = ctx.saved_tensors
+        size: Size = ctx.size
+        if result is not None:
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, result, ctx.slope, True)  # one pass
+        given, own, of_weight, of_bias = size.features(gradient.contiguous()), None, None, None
+        if ctx.needs_input_grad[0]:
+            layer = ctx.frozen.backward if ctx.frozen else Layer(_turned(weight), None)
+            own = size.room(layer.kept)
+            run(convolution(layer, given, size.features(own)))
+        if weight is not None:
+            outputs, inputs = weight.shape[:2]
+            work = Gradient(size.features(x), given, [inputs] * outputs, shares=SHARES)
+            run(work.work)
+            of_weight, of_bias = work.weights()[:outputs, :inputs], _sums(gradient)[:outputs]
+        return own, None, None, None, of_weight, of_bias
+
+
+class Repeated(torch.autograd.Function):
+    """Enlarged by nearest neighbour."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size, factor: int) -> Tensor:
+        ctx.size, ctx.factor = size, factor
+        result = size.times(factor).room(len(x) * LANES)
+        for copy in _copies(result, size.times(factor), factor):
+            copy.copy_(_inner(x, size))
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        own = ctx.size.room(len(gradient) * LANES)
+        first, *others = _copies(gradient, ctx.size.times(ctx.factor), ctx.factor)
+        total = _inner(own, ctx.size).copy_(first)
+        for other in others:
+            total += other
+        return own, None, None
+
+
+def _copies(x: Tensor, size: Size, factor: int) -> list[Tensor]:
+    """Of each pixel, in pictures that were enlarged."""
+    inner = _inner(x, size)
+    return [inner[:, :, top::factor, left::factor] for top in range(factor) for left in range(factor)]
+
+
+class DenseBlock(torch.autograd.Function):
+    """``x + RESIDUAL_SCALE * conv5(...)``, of the weights and biases of the five convolutions in turn."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[::2], parameters[1::2]
+        channels, growth = weights[4].shape[0], weights[0].shape[0]
+        sources, step = (channels, growth, growth, growth, growth), whole(growth)
+        grown, result = size.room(4 * step), size.room(channels)
+        read, more, last = (size.features(each) for each in (x, grown, result))
+        works = []
+        for i in range(4):
+            layer = Layer(weights[i], biases[i], sources[: i + 1], slope=NEGATIVE_SLOPE)
+            works.append(convolution(layer, read, more.part(i * step, growth), grown=more))
+        layer = Layer(weights[4], biases[4], sources, factor=RESIDUAL_SCALE)
+        run(*works, convolution(layer, read, last, grown=more, added=read))
+        ctx.size = size
+        ctx.save_for_backward(x, grown, *weights)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """A dense block too, from the last convolution's results to the first's: each reads the gradients so far."""
+        x, grown, *weights = ctx.saved_tensors
+        size: Size = ctx.size
+        gradient = gradient.contiguous()
+        channels, growth = weights[4].shape[0], weights[0].shape[0]
+        step, sources = whole(growth), (channels, growth, growth, growth, growth)
+        back, own = size.room(4 * step), size.room(channels)
+        given, read, more, last = (size.features(each) for each in (gradient, grown, back, own))
+        scaled = [*weights[:4], weights[4] * RESIDUAL_SCALE]
+        works = []
+        for i in range(4):  # to the results of the 4th convolution, the 3rd, ...: those after it read them
+            start = channels + (3 - i) * growth
+            readers = [_turned(weight[:, start : start + growth]) for weight in scaled[: 3 - i : -1]]
+            layer = Layer(torch.cat(readers, dim=1), None, sources[: i + 1], slope=NEGATIVE_SLOPE)
+            there, signs = more.part(i * step, growth), read.part((3 - i) * step, growth)
+            works.append(convolution(layer, given, there, grown=more, signs=signs))
+        readers = [_turned(weight[:, :channels]) for weight in scaled[::-1]]
+        run(*works, convolution(Layer(torch.cat(readers, dim=1), None, sources), given, last, grown=more, added=given))
+        return own, None, *_of_dense_block(size, (x, grown), (gradient, back), channels, growth)
+
+
+def _of_dense_block(
+    size: Size, read: Sequence[Tensor], gradients: Sequence[Tensor], channels: int, growth: int
+) -> Iterator[Tensor]:
+    """The gradients of its weights and biases in turn."""
+    (x, grown), (gradient, back) = map(size.features, read), map(size.features, gradients)
+    wide, step = whole(channels), whole(growth)
+    needed = [wide + 4 * step] * wide + [wide + i * step for i in (3, 2, 1, 0) for _ in range(step)]
+    job = Gradient(x, gradient, needed, grown=grown, further=back, shares=SHARES)
+    run(job.work)
+    found, biases = job.weights(), torch.cat([_sums(each) for each in gradients])
+    starts = [0, *range(wide, wide + 4 * step, step)]
+    inputs = [slice(start, start + count) for start, count in zip(starts, (channels, *[growth] * 4), strict=True)]
+    for i in (0, 1, 2, 3):
+        rows = slice(wide + (3 - i) * step, wide + (3 - i) * step + growth)
+        yield torch.cat([found[rows, each] for each in inputs[: i + 1]], dim=1)
+        yield biases[rows]
+    yield RESIDUAL_SCALE * torch.cat([found[:channels, each] for each in inputs], dim=1)
+    yield RESIDUAL_SCALE * biases[:channels]
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """Weights for the gradient of what a convolution reads."""
+    return weight.flip(2, 3).transpose(0, 1)
+
+
+def _sums(x: Tensor) -> Tensor:
+    """Of each channel of planes."""
+    rows = x.flatten(1, 2).flatten(2).sum(1)  # long vectors: by far the fastest
+    return rows.view(len(x), -1, LANES).sum(1).flatten()
