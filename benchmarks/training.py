@@ -5,12 +5,15 @@
 Data included: ours from the store of decoded pictures, theirs decoded in a worker process. Adam and EMA in both.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as our commands have it; the plain loop is as fast
 
 import torch
 from cyclopts import App, Parameter

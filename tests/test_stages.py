@@ -259,7 +259,7 @@ def test_models_below_the_psnr_floor_are_told(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # read by torch itself
 def test_without_an_average_too_blocks_are_compiled_for_patches_alone(tmp_path, monkeypatch):
-    config = tiny.stage_1(tmp_path, ema=0, steps=6, val=(tiny.pictures(tmp_path / "val", 1, seed=3),))
+    config = tiny.stage_1(tmp_path, ema=0, steps=6, val=(tiny.pictures(tmp_path / "val", 1, seed=3),), engine="torch")
     pretrain(replace(config, run_dir=tmp_path / "written"))
     graphs = []
 

@@ -66,9 +66,9 @@ def _pretrain(
     if dry_run:
         _say_dry_run(config)
         return
+    _prepare()
     from esrgan.stages import pretrain  # noqa: PLC0415 - torch
 
-    _prepare()
     _say(pretrain(config))
 
 
@@ -89,13 +89,15 @@ def _train(
     if dry_run:
         _say_dry_run(config)
         return
+    _prepare()
     from esrgan.stages import train  # noqa: PLC0415 - torch
 
-    _prepare()
     _say(train(config))
 
 
 def _prepare() -> None:
+    """Before torch is imported: its threads shall leave the cores to ours while they have nothing to do."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from esrgan.memory import keep_buffers  # noqa: PLC0415 - torch
 
     keep_buffers()
@@ -107,9 +109,9 @@ def _say(result: Path) -> None:
 
 
 def _say_dry_run(config: Config) -> None:
+    _prepare()
     from esrgan.preflight import dry_run  # noqa: PLC0415 - torch
 
-    _prepare()
     for line in dry_run(config):
         print(line)
 

@@ -188,6 +188,8 @@ class RunConfig:
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward and backward pass; auto = bf16 where the hardware truly has it."""
+    engine: Literal["auto", "torch"] = "auto"
+    """What computes; auto = on a CPU with AVX2, in fp32, our own convolutions (with llvmlite, an extra), else torch."""
     cache: Path | None = None
     """Folder of the decoded training pictures; none = the user's cache folder."""
     log_every: int = 100
@@ -220,6 +222,7 @@ class RunConfig:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to 2^63 - 1")
         known = "auto, fp32 or bf16 (training in fp16 overflows and costs PSNR)"
         _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, known)
+        _require(self.engine in ("auto", "torch"), "engine", self.engine, "auto or torch")
         _require(self.resume in ("last", "best"), "resume", self.resume, "last or best")
         pictures = {path.resolve() for path in (*self.images, *self.val)}
         _require(self.run_dir.resolve() not in pictures, "run_dir", self.run_dir, "another folder than the pictures'")

@@ -8,7 +8,7 @@ from typing import Any
 
 from esrgan.config import Config, PretrainConfig, Stage, TrainConfig
 
-MACHINE = frozenset({"run_dir", "cache", "device", "lpips", "vgg", "resume", "tensorboard"})
+MACHINE = frozenset({"run_dir", "cache", "device", "engine", "lpips", "vgg", "resume", "tensorboard"})
 """Options that say where a run happens, not what it does."""
 FREE = MACHINE | {"steps", "log_every", "validate_every", "save_every"}
 """Options in which a resumed run may differ."""

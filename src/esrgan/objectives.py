@@ -15,9 +15,10 @@ from esrgan.devices import arithmetic
 from esrgan.distributed import average_, everyone
 from esrgan.losses import colour, grid, perceptual, pixel, relativistic, shifted, spectrum
 from esrgan.players import Player
-from esrgan.vgg import VGGFeatures
 
 Terms = dict[str, Tensor]
+Features = Callable[[Tensor], dict[str, Tensor]]
+"""As ``VGGFeatures``."""
 Objective = Callable[[Tensor, Tensor], Iterator[Terms]]
 
 
@@ -30,7 +31,7 @@ def psnr_objective(generator: Player) -> Objective:
     return turns
 
 
-def gan_objective(generator: Player, discriminator: Player, features: VGGFeatures, weights: LossWeights) -> Objective:
+def gan_objective(generator: Player, discriminator: Player, features: Features, weights: LossWeights) -> Objective:
     """Stage 2: perceptual + relativistic average GAN + pixel loss (equation 3 of the paper), then the discriminator.
 
     Both networks move after both turns, so the real picture's logits serve both: the generator's turn reads them

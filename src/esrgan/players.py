@@ -1,7 +1,7 @@
 """A player: a network with its optimizers and learning-rate schedule."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -37,14 +37,17 @@ class Player:
         config: Its optimizer and schedule.
         steps: Length of the run, which the schedule depends on.
         dtype: Arithmetic of forward and backward; the weights stay fp32.
+        run: What runs the network; none = itself.
 
     Attributes:
         device: Where the network is.
         slowdown: Factor on the schedule's learning rate.
     """
 
-    def __init__(self, net: nn.Module, config: OptimConfig, *, steps: int, dtype: torch.dtype) -> None:
+    def __init__(self, net: nn.Module, config: OptimConfig, *, steps: int, dtype: torch.dtype,
+                 run: Callable[[Tensor], Tensor] | None = None) -> None:  # fmt: skip
         self.net = net.train()
+        self.run = run or self.net
         self.config, self.steps, self.dtype, self.slowdown = config, steps, dtype, 1.0
         self.parameters = list(net.parameters())
         self.device = self.parameters[0].device
@@ -58,7 +61,7 @@ class Player:
 
     def __call__(self, x: Tensor) -> Tensor:
         with arithmetic(self.device, self.dtype):
-            out = self.net(x.contiguous(memory_format=layout(self.device)))
+            out = self.run(x.contiguous(memory_format=layout(self.device)))
         return cast(Tensor, out).float()
 
     def rate(self, number: int) -> float:

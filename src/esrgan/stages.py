@@ -92,11 +92,13 @@ def _run(config: Config) -> Path:
     with distributed.joined(), RunDir.opened(with_init_path(config)) as run, enough_memory():
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
-        players, average, objective = team = build_team(config)
+        players, average, objective, winograd = team = build_team(config)
         net = team.result
-        validation = _validation(config, run, net)  # before the training pictures, which may take minutes to decode
+        validation = _validation(
+            config, run, net, winograd=winograd
+        )  # before the training pictures, which may take minutes to decode
         store = photo_store(config, net.scale)
-        for line in _what_is_used(config, store) if run.first else ():
+        for line in _what_is_used(config, store, winograd=winograd) if run.first else ():
             print(line)
         if run.first and not run.rows():
             for finding in examine_store(store, val=config.val, patch=config.patch):
@@ -127,7 +129,7 @@ def _run(config: Config) -> Path:
         return run.best if run.best.is_file() else run.latest
 
 
-def _validation(config: Config, run: RunDir, net: Generator) -> Validation | None:
+def _validation(config: Config, run: RunDir, net: Generator, *, winograd: bool = False) -> Validation | None:
     if not config.val or not run.first:
         return None
     skipped: list[str] = []
@@ -138,7 +140,8 @@ def _validation(config: Config, run: RunDir, net: Generator) -> Validation | Non
     if isinstance(config, TrainConfig):
         choose = partial(_gan_rank, config.psnr_floor)
     lpips = _lpips(config, next(net.parameters()).device)
-    validation = Validation(run.samples, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose)
+    validation = Validation(run.samples, net, pairs, dtype=DTYPES[config.precision], lpips=lpips, choose=choose,
+                            winograd=winograd)  # fmt: skip
     for line in skipped:
         print(f"  left out of the validation: {line}")
     return validation
@@ -173,9 +176,9 @@ def _lpips(config: Config, device: torch.device) -> LPIPS | None:
         return None
 
 
-def _what_is_used(config: Config, store: PhotoStore) -> Iterator[str]:
+def _what_is_used(config: Config, store: PhotoStore, *, winograd: bool) -> Iterator[str]:
     pictures = f"{len(store)} training picture{'s' * (len(store) != 1)}"
-    yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic"
+    yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic{' by Winograd' * winograd}"
     yield from (f"  left out: {line}" for line in store.skipped[:10])
     if len(store.skipped) > 10:
         yield f"  ... and {len(store.skipped) - 10} more, which `esrgan data check` lists"

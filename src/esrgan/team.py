@@ -18,6 +18,7 @@ from esrgan.objectives import Objective, gan_objective, psnr_objective
 from esrgan.players import Average, Player
 from esrgan.transplant import transplant
 from esrgan.vgg import VGGFeatures
+from esrgan.winograd_training import FrozenVGG, TrainedGenerator, learns_fast_here
 
 ONE_PIXEL = 16
 """Side of patches of which the discriminator's last maps are one pixel, of which batch norm knows no variance."""
@@ -29,6 +30,8 @@ class Team(NamedTuple):
     players: dict[str, Player]
     average: Average | None
     objective: Objective
+    winograd: bool
+    """Whether our own convolutions compute."""
 
     @property
     def result(self) -> Generator:
@@ -44,11 +47,12 @@ def build_team(config: Config) -> Team:
     device, dtype = _device(config), DTYPES[config.precision]
     net = (_first_generator(config) if isinstance(config, PretrainConfig) else load_model(config.init)).to(device)
     compile_to_train(net)
+    own = config.engine == "auto" and device.type == "cpu" and dtype == torch.float32 and learns_fast_here(net)
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
-    generator = player(net)
+    generator = player(net, run=TrainedGenerator(net) if own else None)
     average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None
     if isinstance(config, PretrainConfig):
-        return Team({"generator": generator}, average, psnr_objective(generator))
+        return Team({"generator": generator}, average, psnr_objective(generator), own)
     shape = config.discriminator
     seen = config.patch - (net.scale if config.weights.grid else 0)
     if shape.batch_norm and config.batch == 1 and seen <= ONE_PIXEL:
@@ -60,8 +64,9 @@ def build_team(config: Config) -> Team:
     optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
     discriminator = player(network, config=optim)
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=layout(device))
-    objective = gan_objective(generator, discriminator, features, config.weights)
-    return Team({"generator": generator, "discriminator": discriminator}, average, objective)
+    seen_by = FrozenVGG(features) if own else features
+    objective = gan_objective(generator, discriminator, seen_by, config.weights)
+    return Team({"generator": generator, "discriminator": discriminator}, average, objective, own)
 
 
 def _device(config: Config) -> torch.device:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from esrgan.lpips import LPIPS
 from esrgan.resize import quantise
 from esrgan.tiling import tiled
 from esrgan.training_setup import Scores
+from esrgan.winograd_engine import Winograd
 
 SAMPLES = 4  # validation pictures of which a crop is kept
 SAMPLE_SIDE = 192  # of that crop, HR pixels
@@ -28,7 +30,8 @@ TILE, OVERLAP = 768, 32  # LR pixels: benchmark pictures go through whole, photo
 class Validation:
     """Scores ``net`` on ``pairs`` and writes crops of some to the folder ``samples``.
 
-    ``choose`` makes of the scores the number by which the best model is chosen.
+    ``choose`` makes of the scores the number by which the best model is chosen; with ``winograd`` our own convolutions
+    compute.
 
     Attributes:
         digest: Hash of the pictures.
@@ -36,17 +39,20 @@ class Validation:
     """
 
     def __init__(self, samples: Path, net: Generator, pairs: Iterable[Pair], *, dtype: torch.dtype, lpips: LPIPS | None,
-                 choose: Callable[[dict[str, float | None]], float]) -> None:  # fmt: skip
+                 choose: Callable[[dict[str, float | None]], float], winograd: bool = False) -> None:  # fmt: skip
         self.samples, self.net, self.dtype, self.lpips, self.choose = samples, net, dtype, lpips, choose
         self.pairs = [pair._replace(lr=_to_bytes(pair.lr), hr=_to_bytes(pair.hr)) for pair in pairs]
         self.digest = _digest(self.pairs)
         self.device = next(net.parameters()).device
         self.newest: dict[str, Any] = {}
+        self.winograd = winograd
+        self.run: Callable[[Tensor], Tensor] = self._by_torch
 
     def __call__(self, step: int, stopped: Callable[[], bool]) -> Scores | None:
         """Scores of the network as it is, NaN if it diverged; none where ``stopped`` came true between two pictures."""
         was_training = self.net.training
         self.net.eval()
+        self.run = partial(Winograd(self.net), dtype=torch.float32) if self.winograd else self._by_torch
         try:
             return self._validated(step, stopped)
         finally:
@@ -74,11 +80,11 @@ class Validation:
         return _means([self._scored(Bicubic(self.net.scale), pair)[0] for pair in self.pairs])
 
     def _network(self, lr: Tensor) -> Tensor:
-        def run(tile: Tensor) -> Tensor:
-            with arithmetic(self.device, self.dtype), as_written(self.device):
-                return self.net(tile.contiguous(memory_format=layout(tile.device))).float()  # type: ignore[no-any-return]
+        return tiled(self.run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
 
-        return tiled(run, lr, scale=self.net.scale, tile=TILE, overlap=OVERLAP)
+    def _by_torch(self, tile: Tensor) -> Tensor:
+        with arithmetic(self.device, self.dtype), as_written(self.device):
+            return self.net(tile.contiguous(memory_format=layout(tile.device))).float()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def _scored(
