@@ -12,7 +12,7 @@ from esrgan.stages import pretrain
 from esrgan.team import build_team
 from esrgan.vgg import VGGFeatures
 from esrgan.winograd import Features, Gradient
-from esrgan.winograd_operations import from_planes, to_planes
+from esrgan.winograd_operations import Pooled, Size, from_planes, to_planes
 from esrgan.winograd_threads import Threads
 from esrgan.winograd_training import FrozenVGG, TrainedGenerator, learns_fast_here
 
@@ -120,6 +120,27 @@ def made(shapes):
     """Random weights that keep the size of features."""
     found = {name: torch.randn(shape) for name, shape in shapes.items()}
     return {name: each * (2 / each[0].numel()) ** 0.5 if each.ndim == 4 else 0.1 * each for name, each in found.items()}
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 3)])
+def test_poolings_are_torchs_where_pixels_are_alike_too(size):
+    torch.manual_seed(0)
+    x = torch.randint(3, (2, 16, *size)).float().requires_grad_()
+    planes, places = to_planes(x)
+    result, wanted = from_planes(Pooled.apply(planes, places), places.halved(), 16), F.max_pool2d(x, 2)
+    assert torch.equal(result, wanted)
+    direction = torch.randn_like(wanted)
+    ours, theirs = (torch.autograd.grad(each, x, direction)[0] for each in (result, wanted))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("sides", [(5, 7), (8, 4), (1, 1)])
+def test_room_has_frames_of_zeros(sides, monkeypatch):
+    monkeypatch.setattr("torch.empty", torch.ones)
+    data = Size(2, *sides).room(16)
+    inner = data[:, :, 1 : sides[0] + 1, 1 : sides[1] + 1]
+    assert inner.all()
+    assert data.count_nonzero() == inner.numel()
 
 
 def test_planes_and_back():

@@ -32,13 +32,20 @@ class Size(NamedTuple):
     def room(self, channels: int) -> Tensor:
         """For so many channels: any numbers in frames of zeros."""
         data = torch.empty(planes(self.pictures, channels, self.height, self.width))
-        for frame in (data[:, :, :1], data[:, :, self.height + 1 :], data[..., :1, :], data[..., self.width + 1 :, :]):
-            frame.zero_()
+        data[:, :, 0] = 0
+        data[:, :, self.height + 1 :] = 0
+        rows, row = data[..., 0, 0].numel(), data.shape[3]  # from a row's last pixel to the next one's first, at once
+        beside = data.view(-1)[(self.width + 1) * LANES :]
+        beside.as_strided((rows - 1, (row - self.width) * LANES), (row * LANES, 1)).zero_()
         return data
 
     def times(self, factor: int) -> "Size":
         """Of pictures so many times as large."""
         return Size(self.pictures, factor * self.height, factor * self.width)
+
+    def halved(self) -> "Size":
+        """Of pictures half as large."""
+        return Size(self.pictures, self.height // 2, self.width // 2)
 
     def features(self, data: Tensor) -> Features:
         """Planes as the kernel takes them, the same memory."""
@@ -64,14 +71,6 @@ def _inner(x: Tensor, size: Size) -> Tensor:
 def _framed(inner: Tensor) -> Tensor:
     height, width = inner.shape[2:4]
     return F.pad(inner, (0, 0, 1, 1 + -width % SQUARE, 1, 1 + -height % SQUARE))
-
-
-def pooled(x: Tensor, size: Size) -> tuple[Tensor, Size]:
-    """The largest of each 2 x 2 pixels."""
-    smaller = Size(size.pictures, size.height // 2, size.width // 2)
-    inner = _inner(x, size)[:, :, : 2 * smaller.height, : 2 * smaller.width]
-    one, two, three, four = (inner[:, :, top::2, left::2] for top in (0, 1) for left in (0, 1))
-    return _framed(torch.maximum(torch.maximum(one, two), torch.maximum(three, four))), smaller
 
 
 class Frozen:
@@ -145,6 +144,37 @@ class Repeated(torch.autograd.Function):
         for other in others:
             total += other
         return own, None, None
+
+
+class Pooled(torch.autograd.Function):
+    """The largest of each 2 x 2 pixels; the gradient goes to the first of these."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: Size) -> Tensor:
+        first, *others = _of_squares(x, size)
+        result = size.halved().room(len(x) * LANES)
+        largest = _inner(result, size.halved()).copy_(first)
+        for other in others:
+            torch.maximum(largest, other, out=largest)
+        ctx.size = size
+        ctx.save_for_backward(x, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, result = ctx.saved_tensors
+        own, halved = torch.zeros_like(x), ctx.size.halved()
+        largest, left = _inner(result, halved), _inner(gradient, halved).clone()
+        for pixel, place in zip(_of_squares(x, ctx.size), _of_squares(own, ctx.size), strict=True):
+            place.copy_(left * (pixel == largest))
+            left -= place
+        return own, None
+
+
+def _of_squares(x: Tensor, size: Size) -> list[Tensor]:
+    """Of each 2 x 2 pixels the first, the second, ..."""
+    return _copies(x, Size(size.pictures, size.height // 2 * 2, size.width // 2 * 2), 2)
 
 
 def _copies(x: Tensor, size: Size, factor: int) -> list[Tensor]:

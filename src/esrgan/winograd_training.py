@@ -5,6 +5,7 @@ Features stay in the kernel's planes from a network's first convolution to its l
 
 from typing import cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esrgan.convolutions import NEGATIVE_SLOPE
@@ -12,7 +13,7 @@ from esrgan.generator import RESIDUAL_SCALE, RRDB, Generator, is_plain, unshuffl
 from esrgan.vgg import LAYERS, VGGFeatures
 from esrgan.winograd_engine import misfit
 from esrgan.winograd_kernel import runs_fast_here
-from esrgan.winograd_operations import Convolution, DenseBlock, Frozen, Repeated, Size, from_planes, pooled, to_planes
+from esrgan.winograd_operations import Convolution, DenseBlock, Frozen, Pooled, Repeated, Size, from_planes, to_planes
 
 
 class TrainedGenerator:
@@ -60,9 +61,9 @@ class FrozenVGG:
                 x = cast(Tensor, Convolution.apply(x, size, self.frozen[module], 1.0 if wanted else 0.0, None, None))
                 if wanted:  # before the activation; all others were activated within the convolution
                     found[name] = from_planes(x, size, module.out_channels)
-                    x = x.clamp(min=0)
+                    x = F.relu(x)
             elif isinstance(module, nn.MaxPool2d):
-                x, size = pooled(x, size)
+                x, size = cast(Tensor, Pooled.apply(x, size)), size.halved()
         return found
 
 
