@@ -91,9 +91,9 @@ class Features:
         return _places(self.count, self.height, self.width, SQUARE, self.row + LANES)
 
     @property
-    def left(self) -> tuple[Table, Table]:
+    def remaining(self) -> tuple[Table, Table]:
         """Rows and columns of pixels from each square's first to the last of its picture."""
-        return _left(self.count, self.height, self.width)
+        return _remaining(self.count, self.height, self.width)
 
     def put(self, pictures: Tensor) -> "Features":
         """Take over (count, channels, height, width); gives itself."""
@@ -122,7 +122,7 @@ def _places(count: int, height: int, width: int, step: int, start: int) -> Table
 
 
 @lru_cache(maxsize=64)
-def _left(count: int, height: int, width: int) -> tuple[Table, Table]:
+def _remaining(count: int, height: int, width: int) -> tuple[Table, Table]:
     y, x = (np.arange(0, side, SQUARE) for side in (height, width))
     shape = count, len(y), len(x)
     rows, columns = (np.broadcast_to(n, shape) for n in ((height - y)[:, None], width - x))
@@ -188,19 +188,19 @@ def convolution(
         added: Is added to the results.
         added_scaled: The same, ``RESIDUAL`` times.
     """
-    more, own = grown or source, min(layer.inputs, len(source.data) * LANES)
+    second, first_channels = grown or source, min(layer.inputs, len(source.data) * LANES)
     twice = target.height > source.height
     places = source.sources_twice if twice else source.sources
-    rows, columns = target.left
+    rows, columns = target.remaining
     job = Job(
-        source.address, own, more.address, layer.inputs - own, source.row, source.plane,
+        source.address, first_channels, second.address, layer.inputs - first_channels, source.row, source.plane,
         places.ctypes.data, twice, layer.weights.ctypes.data, layer.bias.ctypes.data, layer.outputs,
         target.address, layer.kept, target.row, target.plane, target.targets.ctypes.data,
         rows.ctypes.data, columns.ctypes.data, layer.slope.ctypes.data,
         signs.address if signs else 0, len(places), 0, layer.block,
         added.address if added else 0, added_scaled.address if added_scaled else 0,
     )  # fmt: skip
-    return Work(job, (layer, source, target, more, signs, added, added_scaled, places, rows, columns))
+    return Work(job, (layer, source, target, second, signs, added, added_scaled, places, rows, columns))
 
 
 class Gradient:
@@ -224,7 +224,7 @@ class Gradient:
         further: Features | None = None,
         shares: int = 1,
     ) -> None:
-        more, rest = grown or source, further or result
+        second, rest = grown or source, further or result
         inputs = len(source.data), len(grown.data) if grown else 0
         outputs = len(result.data), len(further.data) if further else 0
         padded, squares = whole(sum(outputs) * LANES, OUTPUTS), len(source.sources)
@@ -236,12 +236,12 @@ class Gradient:
         self.sums = np.empty((count, TAPS, padded // OUTPUTS, sum(inputs) * LANES, OUTPUTS), np.float32)
         places, targets = source.sources, result.targets
         job = GradientJob(
-            source.address, inputs[0] * LANES, more.address, inputs[1] * LANES, source.row, source.plane,
+            source.address, inputs[0] * LANES, second.address, inputs[1] * LANES, source.row, source.plane,
             places.ctypes.data, result.address, outputs[0] * LANES, rest.address, outputs[1] * LANES,
             result.row, result.plane, targets.ctypes.data, padded, limits.ctypes.data, self.sums.ctypes.data,
             squares, share, SUMMED,
         )  # fmt: skip
-        self.work = Work(job, (source, result, more, rest, self.sums, limits, places, targets))
+        self.work = Work(job, (source, result, second, rest, self.sums, limits, places, targets))
 
     def weights(self) -> Tensor:
         """Once the work is done: (out, in, 3, 3), both in whole planes; what is not needed is any number."""

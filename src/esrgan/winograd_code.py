@@ -1,7 +1,7 @@
 """Winograd's convolutions in LLVM's language, which becomes machine code for the CPU that is here.
 
 Features lie in planes of 8 channels, each picture in a frame of zeros (``winograd.Features``). A square of results is
-4 x 4 pixels.
+4 x 4 pixels; ``winograd_job`` has the formula.
 """
 
 from collections.abc import Callable, Iterator, Sequence

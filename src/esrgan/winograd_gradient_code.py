@@ -1,7 +1,7 @@
 """The gradient of a convolution's weights by Winograd's transforms, in LLVM's language.
 
-Backward through products of transformed squares: both are transformed and multiplied tap by tap again, and the sum over
-all squares is transformed back. That takes a quarter of the products too.
+What a convolution read and the gradient of its results are transformed and multiplied number by number, and the sum
+over all squares is transformed back: a quarter of the products here too. ``winograd_job`` has the formula.
 """
 
 from collections.abc import Sequence

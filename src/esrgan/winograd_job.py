@@ -1,7 +1,17 @@
 """What the machine code of Winograd's convolutions is given: numbers in its order, weights as it multiplies them.
 
-Winograd's F(4 x 4, 3 x 3): 36 products a channel give 16 pixels, where the sum over taps takes 144. Squares of 6 x 6
-pixels and the weights are transformed, multiplied, and transformed back.
+Winograd's F(4 x 4, 3 x 3): 36 products a channel give 16 pixels, where the sum over taps takes 144. A square is 4 x 4
+pixels of a result y, and the 6 x 6 pixels x that they are made of by the weights w: y = A^T [G w G^T * B^T x B] A, the
+product number by number, with
+
+    B^T = 4  0 -5  0  1  0      G = 1/24  6  0  0      A^T = 1  1  1  1  1  0
+          0 -4 -4  1  1  0               -4 -4 -4            0  1 -1  2 -2  0
+          0  4 -4 -1  1  0               -4  4 -4            0  1  1  4  4  0
+          0 -2 -1  2  1  0                1  2  4            0  1 -1  8 -8  1
+          0  2 -1 -2  1  0                1 -2  4
+          0  4  0 -5  0  1                0  0 24
+
+The gradient of w is G^T [A dy A^T * B^T x B] G, summed over all squares; that of x is another convolution.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.
 """
@@ -26,8 +36,8 @@ OUTPUTS = 16
 """Output channels multiplied at once: a vector of AVX-512, two of AVX2."""
 RESIDUAL = 0.2
 """What ``added_scaled`` is multiplied by."""
-_WEIGHTS = torch.tensor([[6.0, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
-_BOTH = torch.kron(_WEIGHTS, _WEIGHTS).float()
+_G = torch.tensor([[6.0, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
+_BOTH = torch.kron(_G, _G).float()
 """Of rows and columns: (36, 9)."""
 
 
