@@ -1,3 +1,8 @@
+import gc
+import os
+import signal
+import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -5,15 +10,19 @@ import tiny
 import torch
 import torch.nn.functional as F
 
+from esrgan import winograd_threads
 from esrgan.config import GeneratorConfig
 from esrgan.generator import Generator
 from esrgan.model_file import load_model
 from esrgan.stages import pretrain
 from esrgan.team import build_team
+from esrgan.validation import Validation
 from esrgan.vgg import VGGFeatures
 from esrgan.winograd import Features, Gradient
+from esrgan.winograd_job import GradientJob, Job
+from esrgan.winograd_kernel import Code
 from esrgan.winograd_operations import Pooled, Size, from_planes, to_planes
-from esrgan.winograd_threads import Threads
+from esrgan.winograd_threads import Threads, run
 from esrgan.winograd_training import FrozenVGG, TrainedGenerator, learns_fast_here
 
 pytest.importorskip("llvmlite")
@@ -54,6 +63,52 @@ def test_of_two_sources_and_two_results_only_what_is_needed_is_made():
     assert close(job.weights()[:16], wanted[:16])
     assert close(job.weights()[16:, :8], wanted[16:, :8])
     assert job.weights()[16:, 8:].isnan().all()
+
+
+@pytest.mark.parametrize("together", [4, 8])
+def test_code_for_any_number_of_registers_gives_the_same_gradient(together, monkeypatch):
+    made = Code(GradientJob, together)
+    monkeypatch.setattr("esrgan.winograd_threads.code", lambda kind: made)
+    test_the_gradient_of_weights_equals_torchs((33, 6), (24, 40))
+
+
+@here
+def test_code_is_made_before_memory_is_taken(monkeypatch):
+    made = []
+    monkeypatch.setattr("esrgan.winograd_training.code", made.append)
+    TrainedGenerator(Generator(GeneratorConfig(blocks=1)))
+    assert made == [Job, GradientJob]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_while_another_thread_works_has_threads_of_its_own():
+    x = Features(1, 8, 8, 8)
+    work = Gradient(x, x, [8] * 8).work
+    run(work)
+    with winograd_threads._LOCKS[0]:
+        child = os.fork()
+        if not child:
+            run(work)
+            os._exit(0)
+    for _ in range(200):
+        if os.waitpid(child, os.WNOHANG) == (child, 0):
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("it waits for ever")
+
+
+@here
+def test_a_validation_keeps_no_weights_that_will_be_old(tmp_path):
+    net = Generator(GeneratorConfig(channels=8, growth=4, blocks=1))
+    validation = Validation(tmp_path, net, [], dtype=torch.float32, lpips=None, choose=lambda _: 0.0, winograd=True)
+    kept = []
+    validation._validated = lambda step, stopped: kept.append(weakref.ref(validation.run.func))
+    validation(0, lambda: False)
+    gc.collect()
+    assert kept[0]() is None
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -153,8 +208,8 @@ def test_planes_and_back():
 @here
 def test_a_run_by_torch_ends_nearly_the_same(tmp_path):
     config = tiny.stage_1(tmp_path, steps=6)
-    assert build_team(config).winograd
-    assert not build_team(replace(config, engine="torch")).winograd
+    assert build_team(config).engine == "winograd"
+    assert build_team(replace(config, engine="torch")).engine == "torch"
     ours = load_model(pretrain(config)).state_dict()
     theirs = load_model(pretrain(replace(config, engine="torch", run_dir=tmp_path / "torch"))).state_dict()
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

@@ -40,7 +40,8 @@ def _dry_run(config: Config) -> Iterator[str]:
     store = photo_store(config, team.result.scale)
     pace = _time(team, config, store)
     stage = {"psnr": 1, "gan": 2}[config.stage]
-    yield f"{len(store)} pictures, {device.type}, {config.precision}, batch {config.batch} x {config.accumulate}"
+    batch = f"batch {config.batch} x {config.accumulate}"
+    yield f"{len(store)} pictures, {device.type}, {config.precision} by {team.engine}, {batch}"
     yield f"stage {stage}: {pace.sentence(device, config.steps)}"
     yield _largest_batch(team, config, store)
 

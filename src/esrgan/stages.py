@@ -92,20 +92,19 @@ def _run(config: Config) -> Path:
     with distributed.joined(), RunDir.opened(with_init_path(config)) as run, enough_memory():
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
-        players, average, objective, winograd = team = build_team(config)
+        players, average, objective, engine = team = build_team(config)
         net = team.result
-        validation = _validation(
-            config, run, net, winograd=winograd
-        )  # before the training pictures, which may take minutes to decode
+        # before the training pictures, which may take minutes to decode
+        validation = _validation(config, run, net, winograd=engine == "winograd")
         store = photo_store(config, net.scale)
-        for line in _what_is_used(config, store, winograd=winograd) if run.first else ():
+        for line in _what_is_used(config, store, engine) if run.first else ():
             print(line)
         if run.first and not run.rows():
             for finding in examine_store(store, val=config.val, patch=config.patch):
                 print(run.note(0, str(finding)))
         device = next(net.parameters()).device
         by_lpips = config.stage == "gan" and validation is not None and validation.lpips is not None
-        provenance = _provenance(config, len(store))
+        provenance = _provenance(config, len(store), engine)
 
         def save_models(step: int, best: bool) -> None:
             about = {"step": step} | provenance | ({"validation": validation.newest} if best and validation else {})
@@ -176,9 +175,9 @@ def _lpips(config: Config, device: torch.device) -> LPIPS | None:
         return None
 
 
-def _what_is_used(config: Config, store: PhotoStore, *, winograd: bool) -> Iterator[str]:
+def _what_is_used(config: Config, store: PhotoStore, engine: str) -> Iterator[str]:
     pictures = f"{len(store)} training picture{'s' * (len(store) != 1)}"
-    yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic{' by Winograd' * winograd}"
+    yield f"{pictures}, {len(store.skipped)} left out; {config.precision} arithmetic by {engine}"
     yield from (f"  left out: {line}" for line in store.skipped[:10])
     if len(store.skipped) > 10:
         yield f"  ... and {len(store.skipped) - 10} more, which `esrgan data check` lists"
@@ -186,14 +185,14 @@ def _what_is_used(config: Config, store: PhotoStore, *, winograd: bool) -> Itera
     yield f"run folder: {config.run_dir}; {config.steps} steps of {config.batch * config.accumulate} patches{several}"
 
 
-def _provenance(config: Config, pictures: int) -> dict[str, Any]:
+def _provenance(config: Config, pictures: int, engine: str) -> dict[str, Any]:
     """What a model file of this run says of where it comes from; names of files, never whole paths."""
     recipe = {name: _names_only(name, value) for name, value in plain(config).items() if name not in MACHINE}
     about: dict[str, Any] = {
         "stage": config.stage,
         "data": {"pictures": pictures, "folders": recipe.pop("images")},
         "recipe": recipe,
-        "software": {"esrgan": __version__, "torch": torch.__version__},
+        "software": {"esrgan": __version__, "torch": torch.__version__, "engine": engine},
     }
     return about | ({"init": read_header(config.init).provenance} if config.init else {})
 

@@ -30,8 +30,8 @@ class Team(NamedTuple):
     players: dict[str, Player]
     average: Average | None
     objective: Objective
-    winograd: bool
-    """Whether our own convolutions compute."""
+    engine: str
+    """What computes: torch or winograd."""
 
     @property
     def result(self) -> Generator:
@@ -47,12 +47,13 @@ def build_team(config: Config) -> Team:
     device, dtype = _device(config), DTYPES[config.precision]
     net = (_first_generator(config) if isinstance(config, PretrainConfig) else load_model(config.init)).to(device)
     compile_to_train(net)
-    own = config.engine == "auto" and device.type == "cpu" and dtype == torch.float32 and learns_fast_here(net)
+    fit = config.engine == "auto" and device.type == "cpu" and dtype == torch.float32 and learns_fast_here(net)
+    engine = "winograd" if fit else "torch"
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
-    generator = player(net, run=TrainedGenerator(net) if own else None)
+    generator = player(net, run=TrainedGenerator(net) if engine == "winograd" else None)
     average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None
     if isinstance(config, PretrainConfig):
-        return Team({"generator": generator}, average, psnr_objective(generator), own)
+        return Team({"generator": generator}, average, psnr_objective(generator), engine)
     shape = config.discriminator
     seen = config.patch - (net.scale if config.weights.grid else 0)
     if shape.batch_norm and config.batch == 1 and seen <= ONE_PIXEL:
@@ -64,9 +65,9 @@ def build_team(config: Config) -> Team:
     optim = replace(config.optim, learning_rate=shape.learning_rate or config.optim.learning_rate)
     discriminator = player(network, config=optim)
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=layout(device))
-    seen_by = FrozenVGG(features) if own else features
+    seen_by = FrozenVGG(features) if engine == "winograd" else features
     objective = gan_objective(generator, discriminator, seen_by, config.weights)
-    return Team({"generator": generator, "discriminator": discriminator}, average, objective, own)
+    return Team({"generator": generator, "discriminator": discriminator}, average, objective, engine)
 
 
 def _device(config: Config) -> torch.device:

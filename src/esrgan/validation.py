@@ -56,6 +56,7 @@ class Validation:
         try:
             return self._validated(step, stopped)
         finally:
+            self.run = self._by_torch  # the other holds weights that will be old
             self.net.train(was_training)
 
     def _validated(self, step: int, stopped: Callable[[], bool]) -> Scores | None:

@@ -18,8 +18,9 @@ from esrgan.winograd import Features, Gradient, Layer, convolution, planes
 from esrgan.winograd_job import LANES, SQUARE, whole
 from esrgan.winograd_threads import run
 
-SHARES = 4
-"""Parts that the sum of a gradient is made of: the same whatever the number of threads, and so is the sum."""
+GRADIENT_SHARES = 4
+"""Parts that the sum of a gradient is made of: the same whatever the number of threads, and so is the sum. Another
+number gives other rounding: interrupted runs then go on a little differently."""
 
 
 class Size(NamedTuple):
@@ -34,7 +35,8 @@ class Size(NamedTuple):
         data = torch.empty(planes(self.pictures, channels, self.height, self.width))
         data[:, :, 0] = 0
         data[:, :, self.height + 1 :] = 0
-        rows, row = data[..., 0, 0].numel(), data.shape[3]  # from a row's last pixel to the next one's first, at once
+        # At once what lies between a row's last pixel and the next row's first; the outermost rows are zero already.
+        rows, row = data[..., 0, 0].numel(), data.shape[3]
         beside = data.view(-1)[(self.width + 1) * LANES :]
         beside.as_strided((rows - 1, (row - self.width) * LANES), (row * LANES, 1)).zero_()
         return data
@@ -55,7 +57,7 @@ class Size(NamedTuple):
 def to_planes(pictures: Tensor) -> tuple[Tensor, Size]:
     """(N, C, H, W) in planes, and their size."""
     count, channels, height, width = pictures.shape
-    lanes = F.pad(pictures, (0, 0, 0, 0, 0, -channels % LANES)).view(count, -1, LANES, height, width)
+    lanes = F.pad(pictures.float(), (0, 0, 0, 0, 0, -channels % LANES)).view(count, -1, LANES, height, width)
     return _framed(lanes.permute(1, 0, 3, 4, 2)), Size(count, height, width)
 
 
@@ -118,7 +120,7 @@ class Convolution(torch.autograd.Function):
             run(convolution(layer, given, size.features(own)))
         if weight is not None:
             outputs, inputs = weight.shape[:2]
-            work = Gradient(size.features(x), given, [inputs] * outputs, shares=SHARES)
+            work = Gradient(size.features(x), given, [inputs] * outputs, shares=GRADIENT_SHARES)
             run(work.work)
             of_weight, of_bias = work.weights()[:outputs, :inputs], _sums(gradient)[:outputs]
         return own, None, None, None, of_weight, of_bias
@@ -213,15 +215,16 @@ class DenseBlock(torch.autograd.Function):
         channels, growth = weights[4].shape[0], weights[0].shape[0]
         step, sources = whole(growth), (channels, growth, growth, growth, growth)
         back, own = size.room(4 * step), size.room(channels)
-        given, read, more, last = (size.features(each) for each in (gradient, grown, back, own))
+        given, signs, more, last = (size.features(each) for each in (gradient, grown, back, own))
         scaled = [*weights[:4], weights[4] * RESIDUAL_SCALE]
         works = []
-        for i in range(4):  # to the results of the 4th convolution, the 3rd, ...: those after it read them
-            start = channels + (3 - i) * growth
-            readers = [_turned(weight[:, start : start + growth]) for weight in scaled[: 3 - i : -1]]
+        for i in range(4):  # to the results of convolution k, the 4th (3) first: those after it read them
+            k = 3 - i
+            start = channels + k * growth
+            readers = [_turned(weight[:, start : start + growth]) for weight in scaled[:k:-1]]
             layer = Layer(torch.cat(readers, dim=1), None, sources[: i + 1], slope=NEGATIVE_SLOPE)
-            there, signs = more.part(i * step, growth), read.part((3 - i) * step, growth)
-            works.append(convolution(layer, given, there, grown=more, signs=signs))
+            there = more.part(i * step, growth)
+            works.append(convolution(layer, given, there, grown=more, signs=signs.part(k * step, growth)))
         readers = [_turned(weight[:, :channels]) for weight in scaled[::-1]]
         run(*works, convolution(Layer(torch.cat(readers, dim=1), None, sources), given, last, grown=more, added=given))
         return own, None, *_of_dense_block(size, (x, grown), (gradient, back), channels, growth)
@@ -234,7 +237,7 @@ def _of_dense_block(
     (x, grown), (gradient, back) = map(size.features, read), map(size.features, gradients)
     wide, step = whole(channels), whole(growth)
     needed = [wide + 4 * step] * wide + [wide + i * step for i in (3, 2, 1, 0) for _ in range(step)]
-    job = Gradient(x, gradient, needed, grown=grown, further=back, shares=SHARES)
+    job = Gradient(x, gradient, needed, grown=grown, further=back, shares=GRADIENT_SHARES)
     run(job.work)
     found, biases = job.weights(), torch.cat([_sums(each) for each in gradients])
     starts = [0, *range(wide, wide + 4 * step, step)]

@@ -159,13 +159,15 @@ def _part(_held: object, machine: Callable[..., None], *words: int) -> None:
     machine(*words)
 
 
-_KEPT, _ONE_AT_A_TIME = dict[tuple[int, int], Threads](), threading.Lock()
+_KEPT = dict[int, Threads]()
+_LOCKS = [threading.Lock()]
+"""One: kept threads do the works of one call at a time."""
 
 
 def run(*works: Work) -> None:
-    """Do them by threads that are kept; a forked process has none of its parent's."""
-    wanted = os.getpid(), torch.get_num_threads()
-    with _ONE_AT_A_TIME:
+    """Do them by threads that are kept."""
+    wanted = torch.get_num_threads()
+    with _LOCKS[0]:
         threads = _KEPT.get(wanted)
         if not threads or not threads.count:  # closed, as after an interruption
             for other in _KEPT.values():
@@ -173,3 +175,13 @@ def run(*works: Work) -> None:
             _KEPT.clear()
             threads = _KEPT[wanted] = Threads()
         threads.run(*works)
+
+
+def _forget() -> None:
+    """In a forked process: it has none of its parent's threads, and nobody who would open a lock."""
+    _KEPT.clear()
+    _LOCKS[0] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

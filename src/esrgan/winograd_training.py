@@ -12,7 +12,8 @@ from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.generator import RESIDUAL_SCALE, RRDB, Generator, is_plain, unshuffle
 from esrgan.vgg import LAYERS, VGGFeatures
 from esrgan.winograd_engine import misfit
-from esrgan.winograd_kernel import runs_fast_here
+from esrgan.winograd_job import GradientJob, Job
+from esrgan.winograd_kernel import code, runs_fast_here
 from esrgan.winograd_operations import Convolution, DenseBlock, Frozen, Pooled, Repeated, Size, from_planes, to_planes
 
 
@@ -21,6 +22,8 @@ class TrainedGenerator:
 
     def __init__(self, network: Generator) -> None:
         self.network = network
+        for kind in (Job, GradientJob):  # while memory is free: where it lacks, LLVM would end the program
+            code(kind)
 
     def __call__(self, lr: Tensor) -> Tensor:
         network, side = self.network, self.network.config.unshuffle
