@@ -7,8 +7,8 @@ over all squares is transformed back: a quarter of the products here too. ``wino
 from collections.abc import Sequence
 from typing import Any
 
-from esrgan.winograd_code import Inputs, Run, Step, step_type
 from esrgan.winograd_job import LANES, OUTPUTS, SQUARE, TAPS, GradientJob
+from esrgan.winograd_steps import Inputs, Run, Step, step_type
 
 
 def add_gradients(module: Any, together: int) -> None:

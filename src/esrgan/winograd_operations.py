@@ -3,7 +3,6 @@
 The frames around pictures are zero, in features and in gradients.
 """
 
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -12,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from esrgan.convolutions import NEGATIVE_SLOPE
-from esrgan.generator import RESIDUAL_SCALE
 from esrgan.winograd import Features, Gradient, Layer, convolution, planes
-from esrgan.winograd_job import LANES, SQUARE, whole
+from esrgan.winograd_job import LANES, SQUARE
 from esrgan.winograd_threads import run
 
 GRADIENT_SHARES = 4
@@ -76,21 +73,20 @@ def _framed(inner: Tensor) -> Tensor:
 
 
 class Frozen:
-    """A convolution's weights as the kernel takes them, made when they are needed."""
+    """A convolution whose weights stay, as the kernel takes them; ``slope`` is that of the activation after it."""
 
-    def __init__(self, module: nn.Conv2d) -> None:
-        self.module, self._layers = module, dict[float, Layer]()
+    def __init__(self, module: nn.Conv2d, slope: float) -> None:
+        self.module, self.slope = module, slope
 
-    def forward(self, slope: float) -> Layer:
+    @cached_property
+    def forward(self) -> Layer:
         """For its results."""
-        if slope not in self._layers:
-            self._layers[slope] = Layer(self.module.weight, self.module.bias, slope=slope)
-        return self._layers[slope]
+        return Layer(self.module.weight, self.module.bias, slope=self.slope)
 
     @cached_property
     def backward(self) -> Layer:
         """For the gradient of what it reads."""
-        return Layer(_turned(self.module.weight), None)
+        return Layer(turned(self.module.weight), None)
 
 
 class Convolution(torch.autograd.Function):
@@ -99,7 +95,7 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: Size, frozen: Frozen | None, slope: float, weight: Tensor | None,
                 bias: Tensor | None) -> Tensor:  # fmt: skip
-        layer = frozen.forward(slope) if frozen else Layer(cast(Tensor, weight), bias, slope=slope)
+        layer = frozen.forward if frozen else Layer(cast(Tensor, weight), bias, slope=slope)
         result = size.room(layer.kept)
         run(convolution(layer, size.features(x), size.features(result)))
         ctx.size, ctx.frozen, ctx.slope = size, frozen, slope
@@ -115,14 +111,14 @@ class Convolution(torch.autograd.Function):
             gradient = torch.ops.aten.leaky_relu_backward(gradient, result, ctx.slope, True)  # one pass
         given, own, of_weight, of_bias = size.features(gradient.contiguous()), None, None, None
         if ctx.needs_input_grad[0]:
-            layer = ctx.frozen.backward if ctx.frozen else Layer(_turned(weight), None)
+            layer = ctx.frozen.backward if ctx.frozen else Layer(turned(weight), None)
             own = size.room(layer.kept)
             run(convolution(layer, given, size.features(own)))
         if weight is not None:
             outputs, inputs = weight.shape[:2]
             work = Gradient(size.features(x), given, [inputs] * outputs, shares=GRADIENT_SHARES)
             run(work.work)
-            of_weight, of_bias = work.weights()[:outputs, :inputs], _sums(gradient)[:outputs]
+            of_weight, of_bias = work.weights()[:outputs, :inputs], sums(gradient)[:outputs]
         return own, None, None, None, of_weight, of_bias
 
 
@@ -185,77 +181,12 @@ def _copies(x: Tensor, size: Size, factor: int) -> list[Tensor]:
     return [inner[:, :, top::factor, left::factor] for top in range(factor) for left in range(factor)]
 
 
-class DenseBlock(torch.autograd.Function):
-    """``x + RESIDUAL_SCALE * conv5(...)``, of the weights and biases of the five convolutions in turn."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, size: Size, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[::2], parameters[1::2]
-        channels, growth = weights[4].shape[0], weights[0].shape[0]
-        sources, step = (channels, growth, growth, growth, growth), whole(growth)
-        grown, result = size.room(4 * step), size.room(channels)
-        read, more, last = (size.features(each) for each in (x, grown, result))
-        works = []
-        for i in range(4):
-            layer = Layer(weights[i], biases[i], sources[: i + 1], slope=NEGATIVE_SLOPE)
-            works.append(convolution(layer, read, more.part(i * step, growth), grown=more))
-        layer = Layer(weights[4], biases[4], sources, factor=RESIDUAL_SCALE)
-        run(*works, convolution(layer, read, last, grown=more, added=read))
-        ctx.size = size
-        ctx.save_for_backward(x, grown, *weights)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """A dense block too, from the last convolution's results to the first's: each reads the gradients so far."""
-        x, grown, *weights = ctx.saved_tensors
-        size: Size = ctx.size
-        gradient = gradient.contiguous()
-        channels, growth = weights[4].shape[0], weights[0].shape[0]
-        step, sources = whole(growth), (channels, growth, growth, growth, growth)
-        back, own = size.room(4 * step), size.room(channels)
-        given, signs, more, last = (size.features(each) for each in (gradient, grown, back, own))
-        scaled = [*weights[:4], weights[4] * RESIDUAL_SCALE]
-        works = []
-        for i in range(4):  # to the results of convolution k, the 4th (3) first: those after it read them
-            k = 3 - i
-            start = channels + k * growth
-            readers = [_turned(weight[:, start : start + growth]) for weight in scaled[:k:-1]]
-            layer = Layer(torch.cat(readers, dim=1), None, sources[: i + 1], slope=NEGATIVE_SLOPE)
-            there = more.part(i * step, growth)
-            works.append(convolution(layer, given, there, grown=more, signs=signs.part(k * step, growth)))
-        readers = [_turned(weight[:, :channels]) for weight in scaled[::-1]]
-        run(*works, convolution(Layer(torch.cat(readers, dim=1), None, sources), given, last, grown=more, added=given))
-        return own, None, *_of_dense_block(size, (x, grown), (gradient, back), channels, growth)
-
-
-def _of_dense_block(
-    size: Size, read: Sequence[Tensor], gradients: Sequence[Tensor], channels: int, growth: int
-) -> Iterator[Tensor]:
-    """The gradients of its weights and biases in turn."""
-    (x, grown), (gradient, back) = map(size.features, read), map(size.features, gradients)
-    wide, step = whole(channels), whole(growth)
-    needed = [wide + 4 * step] * wide + [wide + i * step for i in (3, 2, 1, 0) for _ in range(step)]
-    job = Gradient(x, gradient, needed, grown=grown, further=back, shares=GRADIENT_SHARES)
-    run(job.work)
-    found, biases = job.weights(), torch.cat([_sums(each) for each in gradients])
-    starts = [0, *range(wide, wide + 4 * step, step)]
-    inputs = [slice(start, start + count) for start, count in zip(starts, (channels, *[growth] * 4), strict=True)]
-    for i in (0, 1, 2, 3):
-        rows = slice(wide + (3 - i) * step, wide + (3 - i) * step + growth)
-        yield torch.cat([found[rows, each] for each in inputs[: i + 1]], dim=1)
-        yield biases[rows]
-    yield RESIDUAL_SCALE * torch.cat([found[:channels, each] for each in inputs], dim=1)
-    yield RESIDUAL_SCALE * biases[:channels]
-
-
-def _turned(weight: Tensor) -> Tensor:
+def turned(weight: Tensor) -> Tensor:
     """Weights for the gradient of what a convolution reads."""
     return weight.flip(2, 3).transpose(0, 1)
 
 
-def _sums(x: Tensor) -> Tensor:
+def sums(x: Tensor) -> Tensor:
     """Of each channel of planes."""
     rows = x.flatten(1, 2).flatten(2).sum(1)  # long vectors: by far the fastest
     return rows.view(len(x), -1, LANES).sum(1).flatten()

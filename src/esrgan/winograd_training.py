@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.generator import RESIDUAL_SCALE, RRDB, Generator, is_plain, unshuffle
 from esrgan.vgg import LAYERS, VGGFeatures
+from esrgan.winograd_dense_block import DenseBlock
 from esrgan.winograd_engine import misfit
 from esrgan.winograd_job import GradientJob, Job
 from esrgan.winograd_kernel import code, runs_fast_here
-from esrgan.winograd_operations import Convolution, DenseBlock, Frozen, Pooled, Repeated, Size, from_planes, to_planes
+from esrgan.winograd_operations import Convolution, Frozen, Pooled, Repeated, Size, from_planes, to_planes
 
 
 class TrainedGenerator:
@@ -53,16 +54,20 @@ class FrozenVGG:
 
     def __init__(self, vgg: VGGFeatures) -> None:
         self.vgg = vgg
-        self.frozen = {module: Frozen(module) for module in vgg.features if isinstance(module, nn.Conv2d)}
+        layers = [module for module in vgg.features if isinstance(module, nn.Conv2d)]
+        self.frozen = {  # what is wanted is taken before its activation
+            layer: Frozen(layer, 1.0 if name in vgg.layers else 0.0)
+            for name, layer in zip(LAYERS, layers, strict=False)
+        }
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
         x, size = to_planes((image - self.vgg.mean) / self.vgg.std)
         names, found = iter(LAYERS), {}
         for module in self.vgg.features:
             if isinstance(module, nn.Conv2d):
-                wanted = (name := next(names)) in self.vgg.layers
-                x = cast(Tensor, Convolution.apply(x, size, self.frozen[module], 1.0 if wanted else 0.0, None, None))
-                if wanted:  # before the activation; all others were activated within the convolution
+                frozen = self.frozen[module]
+                x = cast(Tensor, Convolution.apply(x, size, frozen, frozen.slope, None, None))
+                if (name := next(names)) in self.vgg.layers:
                     found[name] = from_planes(x, size, module.out_channels)
                     x = F.relu(x)
             elif isinstance(module, nn.MaxPool2d):
