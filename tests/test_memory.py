@@ -1,11 +1,13 @@
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from esrgan.memory import _container_bytes, keep_buffers, peak_bytes
+from esrgan.memory import _container_bytes, is_out_of_memory, keep_buffers, mapped, peak_bytes
 
 FAULTS = """
 import resource, torch
@@ -27,6 +29,35 @@ def test_kept_buffers_are_not_faulted_in_anew():
         return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
 
     assert faults(keep=True) < faults(keep=False) / 10
+
+
+def test_mapped_memory_is_zeros_that_may_be_written_to():
+    numbers = mapped(5000)
+    assert numbers.shape == (5000,)
+    assert not numbers.any()
+    numbers += 1
+    assert numbers.sum() == 5000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_mapped_memory_goes_back_at_once():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    numbers = mapped(50_000_000)
+    numbers.fill(1)
+    part = numbers[7:9]
+    del numbers
+    assert resident() > before + 190_000_000
+    del part
+    assert resident() < before + 10_000_000
+
+
+def test_no_memory_to_map_is_told_as_such():
+    with pytest.raises(MemoryError) as caught:
+        mapped(1 << 50)
+    assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")

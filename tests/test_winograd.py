@@ -152,6 +152,16 @@ def three_threads():
     torch.set_num_threads(usual)
 
 
+@pytest.mark.parametrize("model", ["lite_x3_gan", "lite_x4_gan"])
+def test_what_lay_in_memory_before_does_not_matter(model, monkeypatch):
+    """Parts of a picture follow each other in the same memory."""
+    network = load_model(find_model(model)).eval()
+    picture = torch.rand(1, 3, 29, 42)
+    clean = Winograd(network)(picture, torch.float32)
+    monkeypatch.setattr("esrgan.winograd_engine.mapped", lambda numbers: np.full(numbers, np.nan, np.float32))
+    assert torch.equal(Winograd(network)(picture, torch.float32), clean)
+
+
 def plain():
     """Whether a convolution comes out right."""
     picture, weight = torch.ones(1, 8, 40, 40), torch.ones(16, 8, 3, 3)

@@ -1,6 +1,6 @@
 """Colours stay those of the picture: corrected where a network misses them, refused where the whole is off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ CLEAR = 1e-3
 """What a transparent pixel counts, against 1 for an opaque one."""
 RADIUS = 4
 """LR pixels around a pixel whose mean colour counts."""
+STRIP = 1 << 19
+"""Pixels of the larger picture that are worked on at once."""
 
 
 class Balance:
@@ -33,9 +35,12 @@ class Balance:
     def add(self, lr: Tensor, sr: Tensor) -> None:
         """Count the kept part of a tile, (bands, h, w) each; both by the opacity of ``lr``."""
         (before, alpha), (after, _) = split(lr), split(sr)
-        after = F.avg_pool2d(after[None], sr.shape[-1] // lr.shape[-1])[0]
-        seen = [colour if alpha is None else colour * alpha for colour in (before, after)]
-        self._sums += torch.stack([colour.sum((-2, -1)) for colour in seen]).cpu()  # in fp32: MPS has no float64
+        scale = sr.shape[-1] // lr.shape[-1]
+        if alpha is None:
+            sums = [before.sum((-2, -1)), after.sum((-2, -1)) / scale**2]
+        else:
+            sums = [(colour * alpha).sum((-2, -1)) for colour in (before, F.avg_pool2d(after[None], scale)[0])]
+        self._sums += torch.stack(sums).cpu()  # in fp32: MPS has no float64
         self._seen += before[0].numel() if alpha is None else float(alpha.sum())
 
     def check(self) -> None:
@@ -66,7 +71,7 @@ def hold_colours(lr: Tensor, sr: Tensor, scale: int, alpha: Tensor | None = None
 
     Args:
         lr: Picture, (N, 3, h, w) in [0, 1].
-        sr: The same by the network, ``scale`` times larger.
+        sr: The same by the network, ``scale`` times larger; corrected in its place, and given back.
         scale: The network's.
         alpha: Opacity of ``lr``, (N, 1, h, w): how much each pixel counts; none = all alike.
     """
@@ -76,18 +81,22 @@ def hold_colours(lr: Tensor, sr: Tensor, scale: int, alpha: Tensor | None = None
         return sr
     fine = lr - F.avg_pool2d(lr, 3, stride=1, padding=1, count_include_pad=False)
     most = MOST + DITHER * around(fine.square()).amax(1, keepdim=True)  # dithered red may come out blue
-    cells = F.pixel_unshuffle(sr, scale).view(len(lr), 3, scale, scale, *lr.shape[-2:])  # those of an LR pixel
-    can_rise, can_fall = (around(free.float().mean((2, 3))) for free in (cells < 1, cells > 0))
+    strips = [
+        F.pixel_unshuffle(strip, scale).view(len(lr), 3, scale, scale, -1, lr.shape[-1]) for strip in _strips(sr, scale)
+    ]
+    can_rise = around(_cell_means(strip < 1 for strip in strips))
+    can_fall = around(_cell_means(strip > 0 for strip in strips))
     total = torch.zeros_like(lr)
     for _ in range(ROUNDS):
         share = torch.where(excess > 0, can_rise, can_fall)  # of the pixels; the rest clip, so that the mean moves less
         step = around(excess / share.clamp(min=LEAST_SHARE))  # a mean of means, else it swings ever wider
         total = (total + FASTER * step).clamp(-most, most)
-        moved = _between(_between(total, scale, -1), scale, -2).add_(cells).clamp_(0, 1)
-        excess = _excess(around(lr - moved.mean((2, 3))))
+        excess = _excess(around(lr - _cell_means(_moved(strips, total))))
         if not excess.any():
             break
-    return F.pixel_shuffle(moved.flatten(1, 3), scale)
+    for strip, moved in zip(_strips(sr, scale), _moved(strips, total), strict=True):
+        strip.copy_(F.pixel_shuffle(moved.flatten(1, 3), scale))
+    return sr
 
 
 def _excess(off: Tensor) -> Tensor:
@@ -111,10 +120,34 @@ def _window_sums(image: Tensor) -> Tensor:
     return image
 
 
+def _strips(image: Tensor, scale: int) -> tuple[Tensor, ...]:
+    """Some LR rows of an enlarged picture at a time: what is made of those fits the cache, and takes little memory.
+
+    All of them on a GPU, where many short operations would take longer.
+    """
+    if image.device.type != "cpu":
+        return (image,)
+    rows = max(1, STRIP // (image.shape[-1] * scale))
+    return torch.split(image, rows * scale, dim=2)
+
+
+def _moved(strips: list[Tensor], by: Tensor) -> Iterator[Tensor]:
+    """Each strip, (N, 3, scale, scale, rows, w), with its part of ``by`` added: (N, 3, h, w), bilinearly enlarged."""
+    framed, top = F.pad(by, (1, 1, 1, 1), mode="replicate"), 0
+    for strip in strips:
+        scale, rows = strip.shape[-3:-1]
+        part = framed.narrow(2, top, rows + 2)
+        yield _between(_between(part, scale, -1), scale, -2).add_(strip).clamp_(0, 1)
+        top += rows
+
+
+def _cell_means(strips: Iterable[Tensor]) -> Tensor:
+    """Means of the pixels that belong to one of LR, (N, 3, scale, scale, rows, w) of each strip -> (N, 3, h, w)."""
+    return torch.cat([strip.float().mean((2, 3)) for strip in strips], 2)
+
+
 def _between(image: Tensor, scale: int, dim: int) -> Tensor:
-    """``image`` enlarged along ``dim`` as bilinear interpolation does, its ``scale`` phases in a new dimension 2."""
-    side = image.shape[dim]
-    before = torch.cat((image.narrow(dim, 0, 1), image.narrow(dim, 0, side - 1)), dim)
-    after = torch.cat((image.narrow(dim, 1, side - 1), image.narrow(dim, side - 1, 1)), dim)
+    """The inner part of ``image`` enlarged along ``dim`` by linear interpolation, the phases in a new dimension 2."""
+    before, here, after = (image.narrow(dim, start, image.shape[dim] - 2) for start in range(3))
     places = [(i + 0.5) / scale - 0.5 for i in range(scale)]
-    return torch.stack([torch.lerp(image, after if place > 0 else before, abs(place)) for place in places], 2)
+    return torch.stack([torch.lerp(here, after if place > 0 else before, abs(place)) for place in places], 2)

@@ -26,6 +26,7 @@ FILL = 8  # LR pixels that colours spread into what is transparent
 BAND = 32 << 20  # bytes of enlarged rows made at a time
 FLATTEST = 64  # LR rows of a tile that are kept, at least: flatter ones cost too much overlap
 CHUNK = 64  # rows resized at a time
+ROUNDED = 256  # rows rounded at a time: whole tiles would take a picture's memory more
 REACH = 2  # LR pixels around an enlarged pixel that bound its opacity
 
 
@@ -102,6 +103,7 @@ def _band(
         sr = sr[:, rows.kept(scale), span.kept(scale)]
         balance.add(tile[:, rows.kept(1), span.kept(1)], sr)
         out[:, span.placed(scale)] = as_rows(sr, dtype)
+        del sr  # before the next one is made
     return out
 
 
@@ -167,8 +169,11 @@ def as_rows(image: Tensor, dtype: type) -> Rows:
     if dtype == np.float32:
         return image.permute(1, 2, 0).cpu().numpy()
     largest, kind = (255, torch.uint8) if dtype == np.uint8 else (65535, torch.int32)
-    levels = (image * largest).round().clamp(0, largest).to(kind)
-    return levels.permute(1, 2, 0).cpu().numpy().astype(dtype, copy=False)
+    rows = np.empty((*image.shape[1:], len(image)), dtype)
+    for start in range(0, len(rows), ROUNDED):
+        levels = (image[:, start : start + ROUNDED] * largest).round_().clamp_(0, largest).to(kind)
+        rows[start : start + ROUNDED] = levels.permute(1, 2, 0).cpu().numpy()
+    return rows
 
 
 def resized(bands: Iterable[Rows], old: tuple[int, int], new: tuple[int, int], dtype: type) -> Iterator[Rows]:

@@ -1,10 +1,14 @@
 """What memory the program takes, and how its freed buffers are kept for the next use."""
 
 import ctypes
+import mmap
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 KEPT = 1 << 30
@@ -15,6 +19,8 @@ NO_MEMORY = (
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
 )
 """What errors say that are for lack of it."""
+_PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+"""Memory of this process alone: what is shared gets no huge pages."""
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's numbers of what ``mallopt`` sets
 
 
@@ -28,6 +34,22 @@ def keep_buffers(kept: int = KEPT) -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, kept))
+
+
+def mapped(numbers: int) -> npt.NDArray[np.float32]:
+    """Zeros, of the system and not of the allocator: their memory goes back to it as soon as nobody holds them.
+
+    Raises:
+        MemoryError: There is none.
+    """
+    try:
+        memory = mmap.mmap(-1, max(1, numbers) * 4, **_PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"out of memory: {numbers * 4} bytes more") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.float32, numbers)
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -99,6 +99,14 @@ class Features:
         """Take over (count, channels, height, width); gives itself."""
         for plane, some in zip(self.inner, torch.split(pictures, LANES, dim=1), strict=True):
             plane[..., : some.shape[1]] = some.permute(0, 2, 3, 1).numpy()
+            plane[..., some.shape[1] :] = 0
+        return self
+
+    def clear_frame(self) -> "Features":
+        """Let what is around the pictures be zeros again; gives itself."""
+        for lines, end in ((self.data, self.height), (self.data.swapaxes(2, 3), self.width)):
+            lines[:, :, 0] = 0
+            lines[:, :, end + 1 :] = 0
         return self
 
     def take(self, channels: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import product
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from esrgan.convolutions import NEGATIVE_SLOPE
 from esrgan.extras import import_extra
 from esrgan.generator import RESIDUAL_SCALE, Generator, unshuffle
+from esrgan.memory import mapped
 from esrgan.tiling import spans
-from esrgan.winograd import Features, Layer, convolution
-from esrgan.winograd_job import LANES, Job, whole
+from esrgan.winograd import Features, Layer, convolution, planes
+from esrgan.winograd_job import Array, Job, whole
 from esrgan.winograd_kernel import code
 from esrgan.winograd_threads import Threads, Work
 
@@ -24,6 +25,10 @@ HALO = 2
 """LR pixels around a part that its results depend on."""
 FACTORS = {"rdb1": RESIDUAL_SCALE, "rdb2": RESIDUAL_SCALE, "rdb3": RESIDUAL_SCALE**2}
 """By what a dense block's results are multiplied: each for itself, the third for its RRDB too."""
+
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
 
 
 class Winograd:
@@ -94,25 +99,32 @@ class _Run:
     def enlarge(self, picture: Tensor) -> Tensor:
         """(1, C, h, w) -> (1, 3, H, W), part by part from the body's features on."""
         height, width = picture.shape[-2:]
-        features = self._body(picture)
-        sr = torch.empty(1, 3, self.factor * height, self.factor * width)
-        for rows, columns in product(spans(height, PART, HALO), spans(width, PART, HALO)):
+        parts = list(product(spans(height, PART, HALO), spans(width, PART, HALO)))
+        body = self._body_shapes(*picture.shape[1:])
+        largest = (max(span.read_stop - span.read_start for span in sides) for sides in zip(*parts, strict=True))
+        memory = mapped(max(_numbers(body), _numbers(body[:1]) + _numbers(self._end_shapes(*largest))))
+        features = self._body(picture, _features(memory, body))
+        memory = memory[features.data.size :]
+        shape = 1, 3, self.factor * height, self.factor * width
+        sr = torch.from_numpy(mapped(math.prod(shape)).reshape(shape))
+        for rows, columns in parts:
             part = features.inner[:, :, rows.read, columns.read]
-            x = Features(1, self.config.channels, *part.shape[2:4])
-            x.inner[:] = part
-            kept = self._end(x)[..., rows.kept(self.factor), columns.kept(self.factor)]
+            kept = self._end(part, _features(memory, self._end_shapes(*part.shape[2:4])))
+            kept = kept[..., rows.kept(self.factor), columns.kept(self.factor)]
             sr[..., rows.placed(self.factor), columns.placed(self.factor)] = kept
         return sr
 
-    def _like(self, x: Features, factor: int = 1) -> Features:
-        """Room for features, ``factor`` times as large."""
-        return Features(1, self.config.channels, factor * x.height, factor * x.width)
+    def _body_shapes(self, channels: int, height: int, width: int) -> list[Shape]:
+        """Of all that ``_body`` uses; what it gives comes first."""
+        config = self.config
+        grown = 4 * whole(config.growth)
+        return [(count, height, width) for count in (config.channels, channels, *[config.channels] * 3, grown)]
 
-    def _body(self, picture: Tensor) -> Features:
+    def _body(self, picture: Tensor, features: Iterator[Features]) -> Features:
         """All at the size of the LR picture."""
-        layers, source = self.layers, Features(*picture.shape).put(picture)
-        first, start, one, two = (self._like(source) for _ in range(4))
-        grown = Features(1, 4 * whole(self.config.growth), source.height, source.width)
+        layers = self.layers
+        one, source, first, start, two, grown = features
+        source.put(picture)
         self.run(convolution(layers["conv_first"], source, first))
         start.data[:] = first.data
         for name in (f"body.{i}" for i in range(self.config.blocks)):
@@ -133,19 +145,39 @@ class _Run:
             layer = self.layers[f"{name}.conv{i + 1}"]
             yield convolution(layer, x, grown.part(i * layer.kept, layer.kept), grown=grown)
 
-    def _end(self, x: Features) -> Tensor:
+    def _end_shapes(self, height: int, width: int) -> list[Shape]:
+        """Of all that ``_end`` uses, in the order in which it does."""
+        channels, shapes = self.config.channels, [(self.config.channels, height, width)]
+        for factor in self.config.factors:
+            height, width = factor * height, factor * width
+            shapes += [(channels, height, width)] * (1 if factor == 2 else 2)
+        return [*shapes, (channels, height, width), (3, height, width)]
+
+    def _end(self, part: Array, features: Iterator[Features]) -> Tensor:
         """From the body's features to the picture, (1, 3, H, W)."""
+        x = next(features)
+        x.inner[:] = part
         for i, factor in enumerate(self.config.factors, 1):
-            target = self._like(x, factor)
-            self.run(convolution(self.layers[f"conv_up{i}"], x if factor == 2 else _repeated(x, factor), target))
+            if factor != 2:  # as which it is read
+                larger = next(features)
+                larger.inner[:] = x.inner.repeat(factor, axis=2).repeat(factor, axis=3)
+                x = larger
+            target = next(features)
+            self.run(convolution(self.layers[f"conv_up{i}"], x, target))
             x = target
-        target, sr = self._like(x), Features(1, 3, x.height, x.width)
+        target, sr = features
         self.run(convolution(self.layers["conv_hr"], x, target), convolution(self.layers["conv_last"], target, sr))
         return sr.take(3)
 
 
-def _repeated(x: Features, factor: int) -> Features:
-    """Enlarged by nearest neighbour."""
-    larger = Features(1, len(x.data) * LANES, factor * x.height, factor * x.width)
-    larger.inner[:] = x.inner.repeat(factor, axis=2).repeat(factor, axis=3)
-    return larger
+def _numbers(shapes: Sequence[Shape]) -> int:
+    """How many they have in all, as ``Features`` hold them."""
+    return sum(math.prod(planes(1, *shape)) for shape in shapes)
+
+
+def _features(memory: Array, shapes: Sequence[Shape]) -> Iterator[Features]:
+    """One after the other in ``memory``, of any numbers within a frame of zeros."""
+    for shape in shapes:
+        numbers = _numbers([shape])
+        yield Features(1, *shape, memory[:numbers].reshape(planes(1, *shape))).clear_frame()
+        memory = memory[numbers:]
