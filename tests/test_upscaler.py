@@ -169,6 +169,24 @@ def test_out_of_memory_in_the_smallest_tile_names_what_to_change():
         Upscaler(Odd(never), device="cpu")(picture())
 
 
+def test_a_result_that_memory_cannot_hold_is_an_error_before_the_network_works(upscaler, monkeypatch):
+    monkeypatch.setattr(upscaler, "piece", lambda *_, **__: pytest.fail("too late"))
+    lr = np.zeros((32, 32, 3), np.uint8)
+    for side in (10**6, 10**12):
+        with pytest.raises(EsrganError, match=rf"{side} x {side} pixels, .* GB, .* give the picture as a file"):
+            upscale(lr, upscaler, width=side, height=side)
+    monkeypatch.setattr("esrgan.upscale_one.free_bytes", lambda: 100 * 100 * 3 - 1)
+    with pytest.raises(EsrganError, match=r"100 x 100 pixels"):
+        upscale(lr, upscaler, width=100, height=100)
+
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("esrgan.upscaler.tiled", full)
+    with pytest.raises(EsrganError, match=r"out of memory on cpu: the result has .* fewer or smaller pictures"):
+        upscaler(picture())
+
+
 def test_other_errors_of_the_network_come_through():
     def bug(lr):
         raise RuntimeError("a bug")

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from esrgan.errors import EsrganError, UsageError
 from esrgan.files import replacing
 from esrgan.generator import Generator
 from esrgan.library import find_model
+from esrgan.memory import free_bytes
 from esrgan.picture_formats import Format, find_format, fit_format, suffix_for
 from esrgan.picture_reader import LIMIT_PIXELS, Picture, name_of, open_picture
 from esrgan.upscaler import Upscaler
@@ -158,9 +160,26 @@ def _array(upscaler: Upscaler, image: NDArray[Any], how: Enlargement) -> NDArray
         height=rows.shape[0], width=rows.shape[1], bands=rows.shape[2], dtype=rows.dtype.type,
         read=lambda start, stop: rows[start:stop],
     )  # fmt: skip
-    out = np.concatenate(list(enlarged(upscaler, pixels, size=size, transparency=how.transparency)))
+    out, done = _room((*size, pixels.bands), rows.dtype), 0
+    for band in enlarged(upscaler, pixels, size=size, transparency=how.transparency):
+        out[done : done + len(band)] = band
+        done += len(band)
     out = out.astype(image.dtype, copy=False)
     return out[..., 0] if image.ndim == 2 else out
+
+
+def _room(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """For a result."""
+    size, free = math.prod(shape) * dtype.itemsize, free_bytes()
+    try:
+        if free is None or size <= free:
+            return np.empty(shape, dtype)
+    except (MemoryError, ValueError):  # more than there is, or than can be counted
+        pass
+    raise EsrganError(
+        f"the result has {shape[0]} x {shape[1]} pixels, {size / 1e9:.1f} GB, and so much memory is not free;"
+        " ask for a smaller one, or give the picture as a file: its result is written row by row"
+    )
 
 
 def _in_range(rows: Rows) -> Rows:

@@ -133,15 +133,27 @@ class Upscaler:
             raise EsrganError(f"the bare network takes a tensor, not {type(image).__name__}; esrgan.upscale takes more")
         if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
             raise EsrganError(f"pictures must be float tensors (N, 3, H, W), not {image.dtype} {tuple(image.shape)}")
-        if not torch.isfinite(image).all():
-            raise EsrganError("the picture has values that are not finite")
         image = image.detach().float()
         low, high = (value.item() for value in image.aminmax())
+        if not math.isfinite(low + high):
+            raise EsrganError("the picture has values that are not finite")
         if low < -SLACK or high > 1 + SLACK:
             raise EsrganError(f"pictures are in [0, 1]; this one spans {low:.4g} to {high:.4g}")
-        return tiled(
-            lambda piece: self.piece(piece, exact=exact), image, scale=self.scale, tile=self.tile, overlap=self.overlap
-        )
+        try:
+            return tiled(
+                lambda piece: self.piece(piece, exact=exact),
+                image,
+                scale=self.scale,
+                tile=self.tile,
+                overlap=self.overlap,
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = 4 * image.numel() * self.scale**2 / 1e9
+            raise EsrganError(
+                f"out of memory on {image.device}: the result has {size:.1f} GB; give fewer or smaller pictures at once"
+            ) from error
 
     def piece(self, lr: Tensor, *, exact: bool = False) -> Tensor:
         """Enlarge one tile, (N, 3, h, w) in [0, 1], and check it; a failure in 16 bits is redone in fp32.
