@@ -13,7 +13,6 @@ import torch
 from cyclopts import App, Parameter
 from torch import Tensor
 
-from esrgan.benchmark import Bicubic
 from esrgan.cli import run
 from esrgan.compare import labelled
 from esrgan.images import find_images, read_rgb, write_rgb
@@ -22,6 +21,7 @@ from esrgan.jpeg import compressed_tensor
 from esrgan.library import find_model, partner
 from esrgan.model_file import load_model
 from esrgan.resize import make_lr
+from esrgan.stand_ins import Bicubic
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]

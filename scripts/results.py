@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from matplotlib.figure import Figure
 
-from esrgan.benchmark import Bicubic, Model, evaluate
+from esrgan.benchmark import Model, evaluate
 from esrgan.cli import run
 from esrgan.errors import EsrganError
 from esrgan.files import replacing, write_text
@@ -22,6 +22,7 @@ from esrgan.library import Entry, entries
 from esrgan.lpips import LPIPS
 from esrgan.model_file import load_model
 from esrgan.pairs import find_pairs
+from esrgan.stand_ins import Bicubic
 from esrgan.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]

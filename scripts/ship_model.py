@@ -55,7 +55,7 @@ def ship(  # noqa: PLR0913 - each is an option
         name: Its name in the package, such as lite_x4_gan.
         data: Benchmark folders to score it on.
         images: The training pictures, to take its constant error of colour out.
-        manifest: Table (TSV) of the training pictures: file, origin, licence, ..., split.
+        manifest: Table (TSV) of the training pictures: at least origin, licence and split.
         lpips: LPIPS-Alex weights.
         notes: Anything to add, such as the machine and the hours.
         folder: Where it goes; models/ for those that the package has no room for.

@@ -7,7 +7,7 @@ import pyvips
 import tiny
 import torch
 
-from esrgan.benchmark import SCORES, Bicubic, evaluate, score
+from esrgan.benchmark import SCORES, evaluate, score
 from esrgan.cli import main
 from esrgan.config import GeneratorConfig
 from esrgan.engines import BySize
@@ -18,6 +18,7 @@ from esrgan.interpolate import blend_files
 from esrgan.model_file import save_model
 from esrgan.pairs import each_pair, find_pairs
 from esrgan.resize import make_lr
+from esrgan.stand_ins import Bicubic
 from esrgan.upscaler import Upscaler
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -305,6 +306,16 @@ def test_pictures_that_were_saved_score_as_the_model_did(tmp_path, capsys, offli
     assert (tmp_path / "Mine" / "Mine" / "a.png").is_file()
     assert main([*words[:-2], "--model", "bicubic", "--save", str(tmp_path / "sr")]) == 2
     assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_two_pictures_that_would_be_saved_under_one_name_are_refused_before_any_is_measured(tmp_path):
+    for parent in ("one", "two"):
+        write_pair(tmp_path / parent / "Set" / "HR" / "a.png", tmp_path / parent / "Set" / "LR" / "a.png")
+    folders = [tmp_path / "one" / "Set", tmp_path / "two" / "Set"]
+    assert len(evaluate(Bicubic(4), folders).datasets) == 2
+    with pytest.raises(EsrganError, match=r"one.*a\.png and .*two.*a\.png would both be saved as"):
+        evaluate(Bicubic(4), folders, save=tmp_path / "sr")
+    assert not (tmp_path / "sr").exists()
 
 
 def test_pictures_of_another_program_that_do_not_fit_are_named(tmp_path, capsys, offline):

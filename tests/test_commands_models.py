@@ -112,6 +112,34 @@ def test_show_tells_the_model_that_it_began_from_in_a_line(tmp_path: Path, capsy
     assert "init.data.pictures 12345" in capsys.readouterr().out
 
 
+def test_show_tells_the_models_of_a_blend_and_scores_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"datasets": [{"name": "Set5", "psnr_y": 29.8863189, "lpips": 0.07159}, "odd"]}
+    for name in ("a", "b"):
+        about = {"stage": "gan", "step": 7, "scores": scores, "data": {"pictures": 12345}}
+        save_model(Generator(TINY), tmp_path / f"{name}.safetensors", provenance=about)
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b", "c")]
+    assert main(["models", "show", files[0], "--no-speed"]) == 0
+    assert "Set5 29.89 0.07159; odd\n" in capsys.readouterr().out
+    assert main(["interpolate", *files[:2], "--alpha", "0.25", "--out", files[2]]) == 0
+    capsys.readouterr()
+    assert main(["models", "show", files[2], "--no-speed"]) == 0
+    said = capsys.readouterr().out
+    assert "75% of a, gan, step 7; 25% of b, gan, step 7 (--full tells all of them)\n" in said
+    assert "12345" not in said
+    assert main(["models", "show", files[2], "--no-speed", "--full"]) == 0
+    assert "12345" in capsys.readouterr().out
+
+
+def test_show_tells_what_a_file_is_not_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(Generator(TINY), tmp_path / "b.safetensors", provenance={"scale": "x16", "parameters": "5"})
+    assert main(["models", "show", str(tmp_path / "b.safetensors"), "--no-speed"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["scale", "x4"] in lines
+    assert ["scale", "(says", "the", "file)", "x16"] in lines
+
+
 def test_a_scale_that_the_file_does_not_tell_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = Generator(GeneratorConfig(scale=3, channels=8, growth=4, blocks=1))
     torch.save(net.state_dict(), tmp_path / "m.pth")
@@ -165,6 +193,9 @@ def test_models_without_a_common_origin_blend_with_a_warning(
     write_rgb(torch.rand(3, 9, 9), tmp_path / "p.png")
     upscale = ["upscale", str(tmp_path / "p.png"), "--out", str(tmp_path), "--model", files[1], "--alpha", "0.5"]
     assert main(upscale) == 0
+    assert "seems not to be trained" in capsys.readouterr().err
+    write_rgb(torch.rand(3, 96, 96), tmp_path / "set" / "p.png")
+    assert main(["test", "--data", str(tmp_path / "set"), "--model", files[1], "--alpha", "0.5"]) == 0
     assert "seems not to be trained" in capsys.readouterr().err
 
 

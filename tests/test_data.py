@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tiny
@@ -28,6 +30,18 @@ def test_decoding_happens_once(store, tmp_path):
     before = (store.folder / "hr").stat().st_mtime_ns
     again = PhotoStore.of([tmp_path / "photos"], scale=4, patch=32, cache=tmp_path / "cache")
     assert (again.folder / "hr").stat().st_mtime_ns == before
+
+
+def test_what_another_process_still_decodes_is_left_alone_and_what_it_left_for_a_day_is_not(store, tmp_path):
+    parts = [tmp_path / "cache" / f"{name}.part" for name in ("going", "gone")]
+    for part in parts:
+        part.mkdir()
+        (part / "hr").write_bytes(b"1")
+        os.utime(part, (1, 1))
+    os.utime(parts[1] / "hr", (1, 1))
+    (tmp_path / "cache" / "moved.part").symlink_to(tmp_path / "nowhere")
+    PhotoStore.of([tmp_path / "photos"], scale=2, patch=32, cache=tmp_path / "cache")
+    assert [part.exists() for part in parts] == [True, False]
 
 
 def test_batches_depend_on_seed_and_step_alone(store):

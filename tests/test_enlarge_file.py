@@ -223,7 +223,9 @@ def test_the_video_of_a_motion_photo_is_told_and_the_result_does_not_state_one(u
     ],
 )
 def test_what_a_jpeg_holds_beside_its_picture_is_told(number, content, note):
-    assert open_picture(with_segment(saved(photo(), "JPEG"), number, content)).notes == (note,)
+    data = with_segment(saved(photo(), "JPEG"), number, content)
+    assert open_picture(data).notes == (note,)
+    assert open_picture(data[:2] + b"\xff" + data[2:]).notes == (note,)
     assert open_picture(saved(photo(), "JPEG", exif=camera_exif(), icc_profile=rgb_profile())).notes == ()
 
 
@@ -254,7 +256,7 @@ def test_a_jpeg_with_the_wrong_end_of_spectrum_in_its_scan_is_whole(upscaler):
 def test_a_jpeg_of_another_version_of_jfif_is_whole(upscaler, progressive):
     data = saved(photo(), "JPEG", progressive=progressive)
     place = data.index(b"JFIF\0") + 5
-    newer = data[:place] + b"\2" + data[place + 1 :]
+    newer = data[:2] + b"\xff\xff" + data[2:place] + b"\2" + data[place + 1 :]  # what fills up is as if not there
     assert np.array_equal(enlarged(upscaler, newer), enlarged(upscaler, data))
     with pytest.raises(EsrganError, match="damaged"):
         enlarged(upscaler, newer[:-200])
@@ -321,9 +323,12 @@ def test_a_program_sets_the_limit_of_pixels(upscaler, tmp_path):
             upscale(picture, upscaler, limit_pixels=100)
 
 
-@pytest.mark.parametrize("how", [{"scale": 1e308}, {"megapixels": 1e305}])
-def test_a_size_beyond_all_numbers_is_refused(upscaler, how):
-    with pytest.raises(UsageError, match="larger than any picture"):
+@pytest.mark.parametrize(
+    "how",
+    [{"scale": 1e308}, {"scale": 1e9}, {"megapixels": 1e305}, {"width": 1 << 31}, {"height": 10**400, "width": 1}],
+)
+def test_a_size_beyond_all_pictures_is_refused(upscaler, how):
+    with pytest.raises(UsageError, match=r"more than any picture|above 0, below 2147483648"):
         upscale(waves(48, 64), upscaler, **how)
 
 

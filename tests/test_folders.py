@@ -55,9 +55,20 @@ def test_results_among_pictures_named_by_a_wildcard_are_no_inputs(tree):
     photo(32, 32).save(result)
     with pytest.raises(UsageError, match="is an input and would be overwritten"):  # somebody's own
         plan([one, result], naming(out))
-    Record(out).add(one, result, "key", result)
+    Record(out).add(Record.of(one), result, "key", result)
     assert [job.source for job in plan([one, result], naming(out)).jobs] == [one]
     assert [job.source for job in plan([result], naming(out)).jobs] == [result]  # named alone it is one
+
+
+def test_a_source_that_changes_while_it_is_enlarged_is_not_done(tree):
+    out, one = tree / "in", tree / "in" / "a.png"
+    source, result, record = Record.of(one), out / "a_x4.png", Record(out)
+    photo(9, 9).save(one)
+    photo(32, 32).save(result)
+    record.add(source, result, "key", result)
+    assert not record.is_done(one, result, "key")
+    record.add(Record.of(one), result, "key", result)
+    assert record.is_done(one, result, "key")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
@@ -65,7 +76,7 @@ def test_a_result_that_became_a_broken_link_stops_nothing(tree):
     result = tree / "in" / "out" / "a_x4.png"
     result.parent.mkdir()
     photo(32, 32).save(result)
-    Record(result.parent).add(tree / "in" / "a.png", result, "key", result)
+    Record(result.parent).add(Record.of(tree / "in" / "a.png"), result, "key", result)
     result.unlink()
     result.symlink_to(tree / "nowhere")
     made = plan([tree / "in"], naming(tree / "other"))
@@ -73,7 +84,7 @@ def test_a_result_that_became_a_broken_link_stops_nothing(tree):
     assert [failure.input for failure in made.failures] == [str(result)]
 
 
-@pytest.mark.parametrize("pattern", ["{stem", "{name}", "{0}", "", "a/{stem}", ".."])
+@pytest.mark.parametrize("pattern", ["{stem", "{name}", "{0}", "{stem[x]}", "{suffix[0]}", "", "a/{stem}", ".."])
 def test_a_pattern_that_is_no_name_is_refused(tmp_path, pattern):
     with pytest.raises(EsrganError, match="the name"):
         naming(tmp_path, pattern=pattern)
@@ -117,7 +128,7 @@ def test_results_below_the_input_are_not_enlarged_again(tree):
 def test_results_beside_the_inputs_are_not_enlarged_again(tree):
     job = next(job for job in plan([tree / "in"], naming(tree / "in")).jobs if job.source.name == "a.png")
     photo(32, 32).save(job.target)
-    Record(tree / "in").add(job.source, job.target, "key", job.target)
+    Record(tree / "in").add(Record.of(job.source), job.target, "key", job.target)
     assert len(targets([tree / "in"], tree / "in")) == 3
 
 
@@ -163,9 +174,10 @@ def test_an_input_that_is_not_there_fails_alone_and_says_who_named_it(tree):
 
 
 def test_a_result_that_no_format_holds_fails_alone(tree):
-    made = plan([tree / "in"], naming(tree / "out", how=Enlargement(width=3_000_000_000)))
+    made = plan([tree / "in"], naming(tree / "out", how=Enlargement(scale=1e9)))
     assert not made.jobs
-    assert all("at most" in failure.message for failure in made.failures)
+    assert len(made.failures) == 3
+    assert all("more than any picture" in failure.message for failure in made.failures)
 
 
 def test_names_of_any_length_fit(tmp_path):
@@ -183,7 +195,7 @@ def test_the_record_knows_what_is_done_and_by_whom(tree):
     job.target.write_bytes(b"theirs")
     assert not Record(out).is_done(job.source, job.target, "key")
     assert not Record(out).is_ours(job.target)
-    Record(out).add(job.source, job.target, "key", job.target)
+    Record(out).add(Record.of(job.source), job.target, "key", job.target)
     with (out / RECORD).open("a") as file:
         file.write('{"output": "b_x4.p')  # killed here
     assert Record(out).is_done(job.source, job.target, "key")
@@ -191,7 +203,7 @@ def test_the_record_knows_what_is_done_and_by_whom(tree):
     assert not Record(out).is_done(job.source, job.target, "another model")
     os.utime(job.source, (1, 1))
     assert not Record(out).is_done(job.source, job.target, "key")
-    Record(out).add(job.source, job.target, "key", job.target)
+    Record(out).add(Record.of(job.source), job.target, "key", job.target)
     assert Record(out).is_done(job.source, job.target, "key")
     job.target.write_bytes(b"edited since")
     assert not Record(out).is_done(job.source, job.target, "key")
@@ -253,5 +265,5 @@ def test_results_in_the_folders_of_an_earlier_output_are_not_enlarged_again(tree
     (job,) = (job for job in plan([tree / "in"], naming(out)).jobs if job.source.name == "c.webp")
     job.target.parent.mkdir(parents=True)
     photo(32, 32).save(job.target)
-    Record(out).add(job.source, job.target, "key", job.target)
+    Record(out).add(Record.of(job.source), job.target, "key", job.target)
     assert len(targets([tree / "in"], tree / "out")) == 3

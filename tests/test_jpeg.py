@@ -11,7 +11,7 @@ import tiny
 import torch
 from PIL import Image
 
-from esrgan.benchmark import Bicubic, Pair, evaluate
+from esrgan.benchmark import evaluate
 from esrgan.cli import main
 from esrgan.config import GeneratorConfig
 from esrgan.config_file import plain
@@ -23,8 +23,10 @@ from esrgan.images import write_rgb
 from esrgan.jpeg import compressed, compressed_square, compressed_tensor
 from esrgan.jpeg_advice import quality_of
 from esrgan.model_file import save_model
+from esrgan.pairs import Pair
 from esrgan.photo_store import PhotoStore
 from esrgan.stages import pretrain, through_jpeg
+from esrgan.stand_ins import Bicubic
 
 CPU = torch.device("cpu")
 

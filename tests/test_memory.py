@@ -68,9 +68,9 @@ def test_the_peak_is_at_least_what_was_held():
 
 
 def test_a_containers_limit_counts(tmp_path):
-    for name, text in {"max": "4000", "current": "3000", "stat": "anon 1\ninactive_file 500"}.items():
+    for name, text in {"max": "4000", "current": "3000", "stat": "anon 1\ninactive_file 500\nactive_file 90"}.items():
         (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-    assert _container_bytes(tmp_path) == 1500
+    assert _container_bytes(tmp_path) == 1590
     (tmp_path / "memory.max").write_text("max\n")
     assert _container_bytes(tmp_path) is None
     assert _container_bytes(tmp_path / "elsewhere") is None

@@ -123,6 +123,7 @@ FAILS = [
 MISUSED = [
     "--bogus", "", "a.png --scale -1", "a.png --scale x", "a.png --scale 2 --width 9", "a.png --scale nan",
     "a.png --height 9 --megapixels 1", "a.png --format bmp", "a.png --format jpg -o b.png", "a.png --tile 20",
+    "a.png --tile 1..2", "a.png --tile 64.5", "a.png --tile a.b",
     "a.png --overlap -1", "a.png --device toaster", "a.png --precision fp8", "a.png --engine steam",
     "a.png --transparency none", "a.png --name {x}", "a.png --name a/b", "a.png --alpha 2", "a.png --alpha nan",
     "a.png --psnr-model no", "a.png --limit-pixels 0", "a.png -o - --compare", "a.png a.webp -o b.png",

@@ -172,9 +172,8 @@ def test_out_of_memory_in_the_smallest_tile_names_what_to_change():
 def test_a_result_that_memory_cannot_hold_is_an_error_before_the_network_works(upscaler, monkeypatch):
     monkeypatch.setattr(upscaler, "piece", lambda *_, **__: pytest.fail("too late"))
     lr = np.zeros((32, 32, 3), np.uint8)
-    for side in (10**6, 10**12):
-        with pytest.raises(EsrganError, match=rf"{side} x {side} pixels, .* GB, .* give the picture as a file"):
-            upscale(lr, upscaler, width=side, height=side)
+    with pytest.raises(EsrganError, match=r"10000000 x 10000000 pixels, .* GB, .* give the picture as a file"):
+        upscale(lr, upscaler, width=10**7, height=10**7)
     monkeypatch.setattr("esrgan.upscale_one.free_bytes", lambda: 100 * 100 * 3 - 1)
     with pytest.raises(EsrganError, match=r"100 x 100 pixels"):
         upscale(lr, upscaler, width=100, height=100)

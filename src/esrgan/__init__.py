@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from esrgan.benchmark import Bicubic, evaluate
+    from esrgan.benchmark import evaluate
     from esrgan.config import GeneratorConfig, PretrainConfig, TrainConfig
     from esrgan.discriminator import Discriminator
     from esrgan.errors import EsrganError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from esrgan.metrics import psnr_y, ssim_y
     from esrgan.model_file import load_model, read_header, save_model
     from esrgan.stages import pretrain, train
+    from esrgan.stand_ins import Bicubic
     from esrgan.upscale_one import upscale
     from esrgan.upscaler import Upscaler
     from esrgan.vgg import VGGFeatures
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "benchmark": ("Bicubic", "evaluate"),
+    "benchmark": ("evaluate",),
     "config": ("GeneratorConfig", "PretrainConfig", "TrainConfig"),
     "discriminator": ("Discriminator",),
     "errors": ("EsrganError",),
@@ -38,6 +39,7 @@ _MODULES = {
     "metrics": ("psnr_y", "ssim_y"),
     "model_file": ("load_model", "read_header", "save_model"),
     "stages": ("pretrain", "train"),
+    "stand_ins": ("Bicubic",),
     "upscale_one": ("upscale",),
     "upscaler": ("Upscaler",),
     "vgg": ("VGGFeatures",),

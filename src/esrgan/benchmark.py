@@ -12,18 +12,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, told
 from esrgan.files import write_text
 from esrgan.images import write_rgb
 from esrgan.jpeg import check_quality, compressed_tensor
 from esrgan.lpips import LPIPS
 from esrgan.metrics import PROTOCOL, colour_shift, grid_energy, overshoot, psnr_y, ssim_y, to_grey, unevenness
-from esrgan.pairs import HR_FOLDERS, Pair, PairFiles, find_pairs, read_pair
-from esrgan.picture_reader import told
+from esrgan.pairs import HR_FOLDERS, PairFiles, find_pairs, read_pair
 from esrgan.resize import quantise
-from esrgan.stand_ins import Bicubic, Pictures
-
-__all__ = ["Bicubic", "Dataset", "Model", "Pair", "Pictures", "Report", "Row", "evaluate", "score"]
+from esrgan.stand_ins import Pictures
 
 SCORES = ("psnr_y", "ssim_y", "lpips", "grid2", "grid4", "unevenness", "overshoot", "colour_shift")
 
@@ -162,7 +159,7 @@ def evaluate(
         track: Passes on the files of a dataset, given its name; a progress bar, for instance.
 
     Raises:
-        EsrganError: A dataset that is not there or has no pictures.
+        EsrganError: A dataset that is not there or has no pictures; two that ``save`` has one name for.
     """
     if jpeg is not None:
         check_quality(jpeg)
@@ -170,6 +167,8 @@ def evaluate(
         steady()
     folders = [Path(folder) for folder in ([datasets] if isinstance(datasets, str | Path) else datasets)]
     found = [(_name(folder.resolve()), find_pairs(folder, model.scale)) for folder in folders]
+    if save:
+        _refuse_equal_names(save, found)
     scored = [
         Dataset(
             name=dataset,
@@ -178,7 +177,7 @@ def evaluate(
         )
         for dataset, files in found
     ]
-    without = "" if lpips else "; LPIPS left out: its weights were not given"
+    without = "" if lpips else "; LPIPS left out, as its weights are not at hand"
     computed = f"; computed: {about}" if (about := getattr(model, "about", "")) else ""  # engine, arithmetic, tiles
     made = ", ".join(dict.fromkeys(dataset.name for dataset in scored if not dataset.given_lr))
     made = f"; LR of {made} made from HR by bicubic" if made else ""
@@ -188,6 +187,16 @@ def evaluate(
         protocol=f"x{model.scale}; {PROTOCOL}{made}{without}{computed}",
         datasets=scored,
     )
+
+
+def _refuse_equal_names(save: Path, found: Sequence[tuple[str, Sequence[PairFiles]]]) -> None:
+    first: dict[tuple[str, str], Path] = {}
+    for dataset, files in found:
+        for each in files:
+            other = first.setdefault((dataset, each.hr.stem), each.hr)
+            if other is not each.hr:
+                name = save / dataset / f"{each.hr.stem}.png"
+                raise EsrganError(f"{other} and {each.hr} would both be saved as {name}; test them one by one")
 
 
 def _name(folder: Path) -> str:

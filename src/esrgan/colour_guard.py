@@ -12,11 +12,11 @@ from esrgan.upscaler import LARGEST_SHIFT, LEVEL
 MOST, ROUNDS = 60 / 255, 10
 """Largest correction of a plain colour, and in how many rounds it is found."""
 FASTER = 1.5
-"""What a round takes away, of a mean of means; from 2 on it would swing."""
+"""What a round takes away, times the excess averaged twice; from 2 on it would oscillate."""
 DITHER = 6
 """Times the variance of neighbouring pixels: 1 or more in dithered black and white, about 0.01 in photos."""
 LEAST_SHARE = 1 / 8
-"""Of an area, where the rest is black or white, that is taken to move with a correction."""
+"""Least share of an area's pixels that is taken to follow a correction; black and white ones clip."""
 CLEAR = 1e-3
 """What a transparent pixel counts, against 1 for an opaque one."""
 RADIUS = 4

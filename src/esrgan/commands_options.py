@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -22,8 +23,9 @@ def whole_numbers(_app: App, _commands: tuple[str, ...], arguments: ArgumentColl
     for argument in arguments:
         kinds = (argument.hint, *get_args(argument.hint))
         for token in argument.tokens if int in kinds and float not in kinds else ():
-            if "." in token.value and not float(token.value).is_integer():
-                raise UsageError(f"{argument.name} is {token.value}; it must be a whole number")
+            with suppress(ValueError):  # no number at all: cyclopts says so
+                if "." in token.value and not float(token.value).is_integer():
+                    raise UsageError(f"{argument.name} is {token.value}; it must be a whole number")
 
 
 SPEED = Group("Speed and memory", sort_key=4)

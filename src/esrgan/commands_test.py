@@ -15,7 +15,7 @@ from esrgan.commands_options import Overwrite, Running
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from esrgan.benchmark import Dataset, Model
+    from esrgan.benchmark import Dataset, Model, Report
     from esrgan.lpips import LPIPS
     from esrgan.pairs import PairFiles
 
@@ -61,9 +61,7 @@ def test_command(  # noqa: PLR0913 - each is an option
         overwrite: Replace that file, and pictures in that folder, if they are there.
         running: How the network runs.
     """
-    from rich.console import Console  # noqa: PLC0415 - only when asked for
-
-    from esrgan.benchmark import evaluate  # noqa: PLC0415
+    from esrgan.benchmark import evaluate  # noqa: PLC0415 - only when asked for
     from esrgan.errors import UsageError  # noqa: PLC0415
     from esrgan.files import require_json, require_new  # noqa: PLC0415
     from esrgan.pairs import find_pairs  # noqa: PLC0415
@@ -78,13 +76,7 @@ def test_command(  # noqa: PLR0913 - each is an option
     measure, note = _lpips(lpips, str(getattr(network, "device", "cpu")))
     report = evaluate(network, data, name=name, lpips=measure, jpeg=jpeg, save=save, track=_progress)
 
-    console = Console()
-    if not console.is_terminal:  # where nothing limits the width
-        console.width = 1000
-    for dataset in report.datasets:
-        _print_table(console, dataset, name)
-    for line in (f"Protocol: {report.protocol}", *note):
-        console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
+    _print_report(report, name, note)
     if json:
         report.save(json)
     for line in report.errors:
@@ -92,13 +84,24 @@ def test_command(  # noqa: PLR0913 - each is an option
     return 1 if report.errors else 0
 
 
+def _print_report(report: "Report", name: str, note: list[str]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:  # where nothing limits the width
+        console.width = 1000
+    for dataset in report.datasets:
+        _print_table(console, dataset, name)
+    for line in (f"Protocol: {report.protocol}", *note):
+        console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
+
+
 def _network(model: str | None, alpha: float | None, scale: int | None, running: Running) -> "tuple[Model, str]":
-    from esrgan.benchmark import Bicubic, Pictures  # noqa: PLC0415
     from esrgan.engines import torch_device  # noqa: PLC0415
     from esrgan.errors import UsageError  # noqa: PLC0415
-    from esrgan.interpolate import interpolate  # noqa: PLC0415
+    from esrgan.interpolate import load_blend  # noqa: PLC0415
     from esrgan.library import find_model, name_of_model, partner  # noqa: PLC0415
-    from esrgan.model_file import load_model  # noqa: PLC0415
+    from esrgan.stand_ins import Bicubic, Pictures  # noqa: PLC0415
     from esrgan.upscaler import Upscaler  # noqa: PLC0415
 
     if model and (model == "bicubic" or Path(model).is_dir()):
@@ -112,7 +115,10 @@ def _network(model: str | None, alpha: float | None, scale: int | None, running:
     if alpha is None:
         upscaler = Upscaler(path, **asdict(running))
     else:
-        upscaler = Upscaler(interpolate(load_model(partner(path)), load_model(path), alpha), **asdict(running))
+        network, warning = load_blend(partner(path), path, alpha)
+        if warning:
+            print(warning, file=sys.stderr)
+        upscaler = Upscaler(network, **asdict(running))
         name += f", alpha {alpha:g}"
     if scale not in (None, upscaler.scale):
         raise UsageError(f"{path.name} enlarges {upscaler.scale} times, not {scale}; choose another --model or --scale")
@@ -143,7 +149,7 @@ def _print_table(console: "Console", dataset: "Dataset", model: str) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from esrgan.picture_reader import name_of  # noqa: PLC0415
+    from esrgan.errors import name_of  # noqa: PLC0415
 
     title = Text(f"{model} on {dataset.name}")
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_footer=True)

@@ -162,9 +162,9 @@ def _load(
 ) -> "tuple[Network, str]":
     """The network, and what identifies its weights."""
     from esrgan.engines import torch_device  # noqa: PLC0415 - torch
-    from esrgan.interpolate import interpolate, strangers  # noqa: PLC0415
+    from esrgan.interpolate import load_blend  # noqa: PLC0415
     from esrgan.library import find_model, partner  # noqa: PLC0415
-    from esrgan.model_file import DOUBT, fingerprint, load_model, read_model  # noqa: PLC0415
+    from esrgan.model_file import DOUBT, fingerprint, read_model  # noqa: PLC0415
     from esrgan.other_network import load_network  # noqa: PLC0415
 
     paired = alpha is not None and psnr_model is None
@@ -175,10 +175,9 @@ def _load(
             print(f"{path.name} is taken for an x2 model ({DOUBT})", file=sys.stderr)
         return network, fingerprint(path)
     other = find_model(psnr_model) if psnr_model else partner(path)
-    pair = load_model(other), load_model(path)
-    if warning := strangers(pair):
+    network, warning = load_blend(other, path, alpha)
+    if warning:
         print(warning, file=sys.stderr)
-    network = interpolate(*pair, alpha)
     return network, f"{fingerprint(other)} {alpha} {fingerprint(path)}"
 
 

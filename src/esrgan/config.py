@@ -130,7 +130,7 @@ class LossWeights:
     spectrum: float = 0.0
     """L1 between log power spectra: as much detail of every fineness and direction as in real pictures, no hatching."""
     layers: dict[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
-    """VGG19 layers of the perceptual term and their weights."""
+    """VGG19 layers of the perceptual term and their weights, each as --weights.layers.conv3_4 1.0."""
     normalise: bool = False
     """Divide each layer's distance by the mean magnitude of the real picture's features."""
 
@@ -189,7 +189,7 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward and backward pass; auto = bf16 where the hardware truly has it."""
     engine: Literal["auto", "torch"] = "auto"
-    """What computes; auto = on a CPU with AVX2, in fp32, our own convolutions (with llvmlite, an extra), else torch."""
+    """What computes; auto: our own convolutions ("winograd" in the log) on CPUs with AVX2, in fp32, else torch."""
     cache: Path | None = None
     """Folder of the decoded training pictures; none = the user's cache folder."""
     log_every: int = 100

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 _FTYP = {"avif": "avif", "avis": "avif", "heic": "heic", "heix": "heic", "heim": "heic", "hevc": "heic", "mif1": "heic"}
@@ -54,12 +55,11 @@ def jpeg_notes(file: BinaryIO) -> tuple[str, ...]:
     """What a JPEG says before its pixels that it has and a result will not, in words."""
     notes: dict[str, None] = {}
     several = False  # by the multi-picture format, which gain maps use too
-    file.seek(2)
-    while len(header := file.read(4)) == 4 and header[0] == 0xFF and header[1] != 0xDA:
-        body = file.read(max(0, int.from_bytes(header[2:], "big") - 2))
-        if header[1] in (0xE1, 0xE2):
+    for marker, _, length in _segments(file):
+        if marker in (0xE1, 0xE2):
+            body = file.read(length)
             notes |= dict.fromkeys(note for mark, note in _BESIDE.items() if mark in body)
-            several = several or (header[1] == 0xE2 and body.startswith(b"MPF\0"))
+            several = several or (marker == 0xE2 and body.startswith(b"MPF\0"))
     return tuple(notes) or (("only the first of several pictures in the file",) if several else ())
 
 
@@ -69,19 +69,15 @@ def jpeg_mended(file: BinaryIO) -> bytes | None:
     libjpeg warns of them, as of damage: of another version of JFIF than 1, and, in a baseline scan's header, of what
     cameras of many phones write, 0 where 63 belongs.
     """
-    file.seek(2)
     baseline, mends = False, {}
-    while len(header := file.read(4)) == 4 and header[0] == 0xFF:
-        length, place = int.from_bytes(header[2:], "big") - 2, file.tell()
-        if header[1] == 0xE0 and (start := file.read(6)[:6])[:5] == b"JFIF\0" and start[5:] != b"\1":
+    for marker, place, length in _segments(file):
+        baseline = baseline or marker in (0xC0, 0xC1)
+        if marker == 0xE0 and (start := file.read(6))[:5] == b"JFIF\0" and start[5:] != b"\1":
             mends[place + 5] = b"\1"
-        if header[1] == 0xDA:
+        if marker == 0xDA and baseline and length >= 6:
             file.seek(place + length - 3)
-            if baseline and length >= 6 and file.read(3) != b"\0\x3f\0":
+            if file.read(3) != b"\0\x3f\0":
                 mends[place + length - 3] = b"\0\x3f\0"
-            break
-        baseline = baseline or header[1] in (0xC0, 0xC1)
-        file.seek(place + max(0, length))
     if not mends:
         return None
     file.seek(0)
@@ -89,6 +85,21 @@ def jpeg_mended(file: BinaryIO) -> bytes | None:
     for place, right in mends.items():
         data[place : place + len(right)] = right
     return bytes(data)
+
+
+def _segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Of a JPEG, up to its pixels: marker, place and length of each segment, with the file at that place."""
+    file.seek(2)
+    marker = 0
+    while marker != 0xDA and file.read(1) == b"\xff":
+        while (byte := file.read(1)) == b"\xff":  # which may fill up any place before a marker
+            pass
+        size = file.read(2)
+        if len(size) < 2:
+            return
+        marker, place, length = byte[0], file.tell(), max(0, int.from_bytes(size, "big") - 2)
+        yield marker, place, length
+        file.seek(place + length)
 
 
 def avif_notes(file: BinaryIO) -> tuple[str, ...]:

@@ -111,22 +111,22 @@ def build_scaled(model: ModelFile, source: Path, scale: int | None) -> Generator
     return build(model, source)
 
 
-def widened(generator: Generator, growth: int = READ_GROWTH) -> Generator:
+def widened(generator: Generator) -> Generator:
     """The same function with more feature maps in the dense blocks: the new ones are 0 and count for nothing."""
     config = generator.config
-    if config.growth >= growth:
+    if config.growth >= READ_GROWTH:
         return generator
-    wide = Generator(replace(config, growth=growth), start="paper").eval()
-    weights = {name: _padded(name, tensor, config, growth) for name, tensor in generator.state_dict().items()}
+    wide = Generator(replace(config, growth=READ_GROWTH), start="paper").eval()
+    weights = {name: _padded(name, tensor, config) for name, tensor in generator.state_dict().items()}
     wide.load_state_dict(weights)
     return wide
 
 
-def _padded(name: str, tensor: Tensor, config: GeneratorConfig, growth: int) -> Tensor:
+def _padded(name: str, tensor: Tensor, config: GeneratorConfig) -> Tensor:
     match = re.fullmatch(r"body\.\d+\.rdb\d\.conv(\d)(x1)?\.(weight|bias)", name)
     if not match:
         return tensor
-    place, extra = int(match[1]), growth - config.growth
+    place, extra = int(match[1]), READ_GROWTH - config.growth
     if match[3] == "weight":
         parts = torch.split(tensor, [config.channels] + [config.growth] * (place - 1), dim=1)
         tensor = torch.cat([parts[0], *(F.pad(part, (0, 0, 0, 0, 0, extra)) for part in parts[1:])], dim=1)

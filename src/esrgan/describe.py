@@ -42,8 +42,9 @@ def describe(path: Path, *, speed: bool = True, full: bool = False) -> dict[str,
     if speed:
         facts["speed"] = _speed(generator)
     facts["licence"] = str(about.pop("licence", "not stated in the file; ask where you have it from"))
-    if not full and isinstance(about.get("init"), dict):
-        about["init"] = f"{_origin(about['init'])} (--full tells all of it)"
+    about = {f"{name} (says the file)" if name in facts else name: value for name, value in about.items()}
+    if not full:
+        about |= _in_short(about)
     return {printable(name): printable(value) for name, value in (facts | dict(_flat(about))).items()}
 
 
@@ -70,6 +71,32 @@ def _speed(generator: Generator) -> str:
     seconds = time.perf_counter() - start
     megapixels = (SAMPLE * generator.scale) ** 2 / 1e6
     return f"{seconds / megapixels:.2g} s per megapixel of the result ({upscaler.about})"
+
+
+def _in_short(about: dict[str, Any]) -> dict[str, Any]:
+    """In a line each: what models this one was made from, and its scores."""
+    short: dict[str, Any] = {}
+    if isinstance(init := about.get("init"), dict):
+        short["init"] = f"{_origin(init)} (--full tells all of it)"
+    models = about.get("models")
+    if isinstance(models, list) and all(isinstance(each, dict) for each in models):
+        short["models"] = f"{'; '.join(_share(each) for each in models)} (--full tells all of them)"
+    scores = about.get("scores")
+    if isinstance(scores, dict) and isinstance(sets := scores.get("datasets"), list):
+        short["scores"] = scores | {"datasets": "; ".join(_scored(each) for each in sets)}
+    return short
+
+
+def _share(model: dict[str, Any]) -> str:
+    share, about = model.get("share"), model.get("provenance")
+    part = f"{share:.0%} of " if isinstance(share, float) else ""
+    return part + _origin({"name": model.get("name")} | (about if isinstance(about, dict) else {}))
+
+
+def _scored(dataset: Any) -> str:
+    if not isinstance(dataset, dict):
+        return str(dataset)
+    return " ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in dataset.values())
 
 
 def _origin(about: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """A doctor for training data: what is wrong with it, in plain words, before days are spent on it.
 
-Pictures are looked at one by one; only small thumbnails of them are kept.
+Pictures are looked at one by one; small thumbnails of them are kept and, with ``val``, their strongest details.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -21,7 +21,7 @@ FEW = 100  # pictures; fewer make a network that only knows these
 FEW_PATCHES = 2_000  # patches side by side, all pictures together
 NAMED = 5  # pictures named in a line
 MOST = 1 << 30  # bytes of decoded pictures that are looked at before a run
-PAIRS = 12  # pairs whose LR is looked at closely
+PAIRS = 12  # LR pictures of one kind that settle it; of more than four times as many pairs a sample is looked at
 
 
 class Finding(NamedTuple):

@@ -180,19 +180,19 @@ def pick_engine(
         raise UsageError(f"engine is {engine!r}; it must be {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if device == VULKAN and engine not in ("auto", "ncnn"):
         raise UsageError(f"{engine} does not run on Vulkan; use --engine ncnn, or another --device")
-    name: str = "ncnn" if device == VULKAN else engine
+    name = "ncnn" if device == VULKAN else engine
     obstacle = _obstacle(name, network, device, precision, compiled=compiled)
-    if name in ("winograd", "ncnn", "openvino"):
+    if name not in ("auto", "torch"):
         if obstacle:
             raise UsageError(f"{name} cannot do this: {obstacle}")
-    else:
-        where = pick_device(device)
-        dtype = _precision(network, precision, where)
-        if name == "auto":
-            name = "torch" if obstacle or where.type != "cpu" else _fastest(cast(Generator, network), dtype)
-    if name == "torch":
-        return Torch(network, where, dtype, compiled=compiled)
-    return _other(name, cast(Generator, network), device, precision, by_itself=engine == "auto")
+        return _other(name, cast(Generator, network), device, precision, by_itself=False)
+    where = pick_device(device)
+    dtype = _precision(network, precision, where)
+    if name == "auto" and not obstacle and where.type == "cpu":
+        fastest = _fastest(cast(Generator, network), dtype)
+        if fastest != "torch":
+            return _other(fastest, cast(Generator, network), device, precision, by_itself=True)
+    return Torch(network, where, dtype, compiled=compiled)
 
 
 def _other(name: str, network: Generator, device: str, precision: Precision, *, by_itself: bool) -> Engine:
@@ -246,5 +246,5 @@ def _obstacle(name: str, network: Network, device: str, precision: Precision, *,
         return reason
     possible = ("auto", "fp32", *(() if name == "winograd" else ("fp16" if device == VULKAN else "bf16",)))
     if precision not in possible:
-        return f"on {device} its --precision is {', '.join(possible)}, not {precision}"
+        return f"its --precision{' on Vulkan' * (device == VULKAN)} is {', '.join(possible)}, not {precision}"
     return "--compile is for torch" if compiled else None

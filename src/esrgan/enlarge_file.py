@@ -17,6 +17,7 @@ from esrgan.picture_reader import Picture, RowReader
 from esrgan.picture_writer import write_rows
 from esrgan.upscaler import Upscaler
 
+LARGEST = 1 << 31  # pixels of a side, that no format and no library counts
 PACKED = 0.1  # of its raw size that a picture is expected to take on the disk
 
 
@@ -45,8 +46,9 @@ class Enlargement:
                 continue
             whole = name in ("width", "height")
             fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-            if not fits or not 0 < value < math.inf:
-                raise UsageError(f"{name} is {value!r}; it must be a {'whole ' * whole}number above 0")
+            if not fits or not 0 < value < (LARGEST if whole else math.inf):
+                below = f", below {LARGEST}" * whole
+                raise UsageError(f"{name} is {value!r}; it must be a {'whole ' * whole}number above 0{below}")
         if self.transparency not in get_args(Transparency):
             raise UsageError(f"transparency is {self.transparency!r}; it must be network or bicubic")
 
@@ -69,10 +71,8 @@ class Enlargement:
         """Rows and columns of the result for a picture of ``height`` x ``width``.
 
         Raises:
-            UsageError: A side that no number can say.
+            UsageError: A side longer than any picture's.
         """
-        if self.width and self.height:
-            return self.height, self.width
         factor = self.scale or network_scale
         if self.width:
             factor = self.width / width
@@ -80,11 +80,11 @@ class Enlargement:
             factor = self.height / height
         elif self.megapixels:
             factor = math.sqrt(self.megapixels * 1e6 / (height * width))
-        if not math.isfinite(max(height, width) * factor):
-            raise UsageError(
-                f"a result of {factor:.4g} times the size is larger than any picture; ask for a smaller one"
-            )
-        return self.height or max(1, round(height * factor)), self.width or max(1, round(width * factor))
+        sides = self.height or height * factor, self.width or width * factor
+        if not max(sides) < LARGEST:
+            size = f"{sides[0]:.4g} x {sides[1]:.4g}"
+            raise UsageError(f"the result would have {size} pixels, more than any picture; ask for a smaller one")
+        return max(1, round(sides[0])), max(1, round(sides[1]))
 
 
 def write_enlarged(

@@ -1,6 +1,7 @@
 """The one exception that this package raises on purpose, and what sets a wrong command apart from the rest."""
 
 import errno
+from pathlib import Path
 
 
 class EsrganError(Exception):
@@ -29,6 +30,17 @@ def of_system(error: OSError, message: str) -> EsrganError:
 def printable(text: str) -> str:
     """``text`` in one line, without what a terminal would obey: names and headers come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def name_of(source: Path | bytes) -> str:
+    """What to call a picture in a message of one line, whatever its file is named."""
+    return printable(str(source)) if isinstance(source, Path) else "the picture"
+
+
+def told(error: object, source: Path) -> str:
+    """What to say of a failure: it begins with the name of the picture."""
+    text, name = str(error), name_of(source)
+    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def first_line(error: BaseException) -> str:

@@ -104,15 +104,10 @@ def trace(generator: Generator, *, half: bool = False) -> dict[str, Any]:
     dtype = torch.float16 if half else torch.float32
     side = generator.config.unshuffle
     sides = [torch.export.Dim(name, min=side + 1) for name in ("height", "width")]
-    copy = load_copy(generator).to(dtype)
-    network = AnySize(copy).eval() if side > 1 else copy
+    ours = copy.deepcopy(generator).to(dtype)
+    network = AnySize(ours).eval() if side > 1 else ours
     example = torch.rand(EXAMPLE, dtype=dtype)
     return {"mod": network, "args": (example,), "dynamic_shapes": ({2: sides[0], 3: sides[1]},)}
-
-
-def load_copy(generator: Generator) -> Generator:
-    """A copy that a conversion may change, without gradients."""
-    return copy.deepcopy(generator).requires_grad_(False).eval()
 
 
 def write_onnx(generator: Generator, path: Path, *, half: bool) -> None:
@@ -178,20 +173,10 @@ def write_ncnn_pair(generator: Generator, path: Path, *, half: bool) -> None:
 
 def load_ncnn(path: Path) -> Run:
     """Run an ncnn network on the CPU, in fp32."""
-    ncnn = import_ncnn()
-    net = ncnn.Net()
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    if net.load_param(str(path)) or net.load_model(str(path.with_suffix(".bin"))):
-        raise EsrganError(f"ncnn cannot load {path}")
+    from esrgan.ncnn_engine import open_net, run_net  # noqa: PLC0415
 
-    def run(lr: Tensor) -> Tensor:
-        with net.create_extractor() as extractor:
-            extractor.input("data", ncnn.Mat(np.ascontiguousarray(lr[0].numpy())).clone())
-            _, sr = extractor.extract("output")
-            return torch.from_numpy(np.array(sr))[None]
-
-    return run
+    net = open_net(path, path.with_suffix(".bin"), torch.float32)
+    return lambda lr: run_net(net, lr[0])[None]
 
 
 Write = Callable[..., None]

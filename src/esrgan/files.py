@@ -51,6 +51,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def leftovers(folder: Path) -> Iterator[Path]:
+    """What ``replacing`` left in a folder where processes were killed, or still writes there."""
+    return folder.glob(f".[0-9]*.{16 * '?'}.part*")
+
+
 def move(old: Path, new: Path) -> None:
     """Rename ``old`` to ``new``, which it replaces; on Windows once virus scanners and the like let go."""
     for wait in WAITS if sys.platform == "win32" else ():

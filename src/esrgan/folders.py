@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from esrgan.enlarge_file import Enlargement
-from esrgan.errors import EsrganError, UsageError
-from esrgan.files import key_of, machine
+from esrgan.errors import EsrganError, UsageError, name_of, told
+from esrgan.files import key_of, leftovers, machine
 from esrgan.images import read_list, spelt_out, spread, walk
 from esrgan.picture_formats import FORMATS, Format, fit_format, suffix_for
-from esrgan.picture_reader import name_of, open_picture, told
+from esrgan.picture_reader import open_picture
 from esrgan.record import Record
 
 LONGEST_NAME = 255 - len("_compare")  # bytes: 255 on every usual file system, and room for a comparison's name
@@ -81,8 +81,8 @@ class Naming:
 
     def __post_init__(self) -> None:
         try:
-            name = self.pattern.format(stem="a", scale="4", suffix="png")
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            *_, name = (self.pattern.format(stem="a", scale="4", suffix=suffix) for suffix in ("", "png"))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             allowed = "{stem}, {scale} and {suffix}"
             raise UsageError(f"the name {self.pattern!r} may hold {allowed}, nothing else") from error
         if not name or "/" in name or "\0" in name or name in (".", ".."):
@@ -223,7 +223,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
 def remove_leftovers(folders: Iterable[Path]) -> None:
     """Delete the temporary files of runs that were killed: of a process of this machine that is gone, or a day old."""
     for folder in folders:
-        for path in folder.glob(f".[0-9]*.{16 * '?'}.part.*") if folder.is_dir() else ():
+        for path in leftovers(folder) if folder.is_dir() else ():
             _, number, mark, *_ = path.name.split(".")
             with suppress(OSError):  # another process was faster
                 gone = mark.startswith(machine()) and number.isdigit() and not _runs(int(number))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, name_of
 from esrgan.files import replacing
-from esrgan.picture_reader import SUFFIXES, Picture, explained, name_of, open_picture, reason
+from esrgan.picture_reader import SUFFIXES, Picture, explained, open_picture, reason
 from esrgan.picture_vips import pyvips
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from esrgan.errors import EsrganError, UsageError
 from esrgan.files import require_other
 from esrgan.generator import Generator
-from esrgan.model_file import build, provenance_of, read_model, save_model
+from esrgan.model_file import build, load_model, provenance_of, read_model, save_model
 
 KIN = 0.3
 """Cosine of the dense blocks' weights below which networks hardly have a common origin. Of the shipped pairs full_x4
@@ -86,6 +86,12 @@ def strangers(models: Sequence[Generator]) -> str | None:
 def _dense_weights(net: Generator) -> Tensor:
     layers = (tensor for name, tensor in net.state_dict().items() if re.search(r"rdb\d\.conv[1-4]\.weight", name))
     return torch.cat([tensor.flatten().float() for tensor in layers])
+
+
+def load_blend(psnr: Path, gan: Path, alpha: float) -> tuple[Generator, str | None]:
+    """The network between two files' (see ``interpolate``), and a warning, if there is reason."""
+    pair = load_model(psnr), load_model(gan)
+    return interpolate(*pair, alpha), strangers(pair)
 
 
 def blend_files(paths: Sequence[Path], weights: Sequence[float], out: Path) -> str | None:

@@ -122,7 +122,7 @@ def _log_power(image: Tensor) -> Tensor:
 def _spectral(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The weights of luma, the Hann window, which of the frequencies count; kept, as a device would wait for them.
 
-    Of two that stand for one, as a real picture's spectrum is symmetric, one counts; elsewhere ``rfft2`` has one only.
+    In its first and last column ``rfft2`` has each frequency of a real picture twice; one of each pair counts.
     """
     hann = torch.hann_window(WINDOW)
     rows, columns = torch.fft.fftfreq(WINDOW, 1 / WINDOW), torch.fft.rfftfreq(WINDOW, 1 / WINDOW)

@@ -10,8 +10,8 @@ from esrgan.memory import is_out_of_memory
 
 T = TypeVar("T")
 
-HEED = 0.2
-"""Seconds."""
+POLL = 0.2
+"""Seconds between two looks for Ctrl-C."""
 
 
 class MainThread:
@@ -52,7 +52,7 @@ class MainThread:
     def _next(self) -> tuple[Callable[[], Any], Future[Any]] | None:
         while True:
             try:
-                return self._asked.get(timeout=HEED)
+                return self._asked.get(timeout=POLL)
             except Empty:  # Windows tells of Ctrl-C only between two waits
                 continue
 

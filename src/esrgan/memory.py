@@ -24,7 +24,7 @@ _PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's numbers of what ``mallopt`` sets
 
 
-def keep_buffers(kept: int = KEPT) -> bool:
+def keep_buffers() -> bool:
     """Let glibc reuse freed buffers instead of giving each back to the system at once; gives whether it will.
 
     A network's buffers are megabytes, which glibc maps and unmaps at every operation: each page is then zeroed and
@@ -33,7 +33,7 @@ def keep_buffers(kept: int = KEPT) -> bool:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, kept))
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, KEPT))
 
 
 def mapped(numbers: int) -> npt.NDArray[np.float32]:
@@ -84,6 +84,7 @@ def _container_bytes(group: Path) -> int | None:
     try:
         limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        return None if limit == "max" else int(limit) - int(used) + int(stat.get("inactive_file", 0))
+        cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+        return None if limit == "max" else int(limit) - int(used) + cached
     except (OSError, ValueError):
         return None

@@ -48,19 +48,8 @@ class Ncnn:
         net, side = self._net(dtype), self.network.config.unshuffle
         height, width = lr.shape[-2:]
         lr = F.pad(lr, (0, -width % side, 0, -height % side), mode="reflect")
-        sr = torch.stack([self._one(net, picture) for picture in lr])
+        sr = torch.stack([run_net(net, picture) for picture in lr])
         return sr[..., : height * self.network.scale, : width * self.network.scale]
-
-    def _one(self, net: Any, lr: Tensor) -> Tensor:
-        data = np.ascontiguousarray(lr.numpy())  # ncnn reads it with the strides of such an array, whatever it has
-        aligned = self._ncnn.Mat(data).clone()  # layers that change their input crash on other memory
-        with net.create_extractor() as extractor:
-            failed = extractor.input("data", aligned)
-            if not failed:
-                failed, sr = extractor.extract("output")
-            if failed:
-                raise torch.OutOfMemoryError(f"ncnn is out of memory ({failed})")  # all else fails when it loads
-            return torch.from_numpy(np.array(sr))
 
     def _net(self, dtype: torch.dtype) -> Any:
         with self._lock:
@@ -71,18 +60,44 @@ class Ncnn:
     def _load(self, dtype: torch.dtype) -> Any:
         from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415 - needed only here
 
-        net = self._ncnn.Net()
-        net.opt.use_vulkan_compute = self.vulkan
-        net.opt.num_threads = torch.get_num_threads()
-        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
-            setattr(net.opt, f"use_{option}", dtype == torch.float16)
-        net.opt.use_bf16_storage = dtype == torch.bfloat16
         with tempfile.TemporaryDirectory(dir=_plain_folder()) as folder:
             param, binary = Path(folder) / "network.param", Path(folder) / "network.bin"
             write_ncnn(self.network, param, binary)
-            if net.load_param(str(param)) or net.load_model(str(binary)):
-                raise EsrganError("ncnn cannot load this network; use --engine torch")
-        return net
+            return open_net(param, binary, dtype, vulkan=self.vulkan)
+
+
+def open_net(param: Path, binary: Path, dtype: torch.dtype, *, vulkan: bool = False) -> Any:
+    """What ncnn makes of its two files.
+
+    Raises:
+        EsrganError: Nothing.
+    """
+    net = import_ncnn().Net()
+    net.opt.use_vulkan_compute = vulkan
+    net.opt.num_threads = torch.get_num_threads()
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
+        setattr(net.opt, f"use_{option}", dtype == torch.float16)
+    net.opt.use_bf16_storage = dtype == torch.bfloat16
+    if net.load_param(str(param)) or net.load_model(str(binary)):
+        raise EsrganError(f"ncnn cannot load {param.name}; use --engine torch")
+    return net
+
+
+def run_net(net: Any, lr: Tensor) -> Tensor:
+    """Enlarge (3, h, w).
+
+    Raises:
+        OutOfMemoryError: For which alone it fails, once it is loaded.
+    """
+    data = np.ascontiguousarray(lr.numpy())  # ncnn reads it with the strides of such an array, whatever it has
+    aligned = import_ncnn().Mat(data).clone()  # layers that change their input crash on other memory
+    with net.create_extractor() as extractor:
+        failed = extractor.input("data", aligned)
+        if not failed:
+            failed, sr = extractor.extract("output")
+        if failed:
+            raise torch.OutOfMemoryError(f"ncnn is out of memory ({failed})")
+        return torch.from_numpy(np.array(sr))
 
 
 def _loads_vulkan() -> bool:

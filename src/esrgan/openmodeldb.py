@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan.files import write_text
-from esrgan.model_file import read_model, sha256
+from esrgan.model_file import read_header, sha256
 
 NUMBERS = (("recipe", "steps", "trainingIterations"), ("recipe", "batch", "trainingBatchSize"),
            ("recipe", "patch", "trainingHRSize"), ("data", "pictures", "datasetSize"))  # fmt: skip
@@ -20,7 +20,7 @@ def write_openmodeldb(model: Path, out: Path, *, about: dict[str, Any]) -> None:
 
 def openmodeldb(model: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The fields that OpenModelDB requires, and of the others those that ``about``, a header's provenance, tells."""
-    config = read_model(model).header.config
+    config = read_header(model).config
     kind = "safetensors" if model.suffix == ".safetensors" else "pth"
     resource = {
         "platform": "pytorch",

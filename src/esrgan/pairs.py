@@ -86,7 +86,8 @@ def _lr_folder(root: Path, hr: Path, scale: int) -> Path | None:
     beginning = hr.name.lower().removesuffix("hr") if hr.name.lower().endswith("_hr") else ""
     endings = ("lr", "lq", "lr_bicubic", f"lr_x{scale}", f"lr_bicubic_x{scale}", f"lrbicx{scale}")
     names = [beginning + ending for ending in endings]
-    return _inside(root, *names) or _inside(root / f"x{scale}", *names) or _inside(root / f"X{scale}", *names)
+    inner = _inside(root, f"x{scale}")
+    return _inside(root, *names) or (inner and _inside(inner, *names))
 
 
 def _refuse_unknown_lr(root: Path, hr: Path, first: Path, scale: int) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
@@ -200,5 +201,7 @@ def _decode_all(paths: Sequence[Path], lr_file: IO[bytes], hr_file: IO[bytes], s
 def _sweep(cache: Path) -> None:
     """Remove what interrupted builds left more than a day ago."""
     for part in cache.glob("*.part"):
-        if time.time() - part.stat().st_mtime > 86_400:
-            shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # another process was faster
+            newest = max(path.stat().st_mtime for path in (part, *part.iterdir()))  # its files grow, it does not
+            if time.time() - newest > 86_400:
+                shutil.rmtree(part, ignore_errors=True)

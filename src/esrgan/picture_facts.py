@@ -14,7 +14,7 @@ from esrgan.containers import (
 )
 from esrgan.errors import EsrganError
 from esrgan.picture_colours import png_notes
-from esrgan.tiff_tags import as_exif, is_plain_ycbcr, is_raw, lab_field, masks, tiff_notes
+from esrgan.tiff_tags import as_exif, first_tags, is_plain_ycbcr, is_raw, lab_field, masks, tiff_notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Facts:
     patched: bytes | None = None
     """Instead of the file: its content, as libvips can read it."""
     lab: bool = False
-    """Whether that declares Lab RGB."""
+    """Whether ``patched`` calls a Lab picture RGB."""
     masks: int = 0
     """Bands after the colours, of a TIFF, that are not opacity."""
 
@@ -58,15 +58,16 @@ def look(file: BinaryIO, kind: str, name: str) -> Facts:
 
 
 def _look_at_tiff(file: BinaryIO, name: str) -> Facts:
-    if is_raw(file):
+    tags = first_tags(file)
+    if is_raw(file, tags):
         raise EsrganError(
             f"{name}: a camera's raw file, of which a small preview is all that is read here; develop it first"
         )
-    if is_plain_ycbcr(file):
+    if is_plain_ycbcr(tags):
         raise EsrganError(f"{name}: a TIFF in YCbCr, which libvips does not convert; save it in RGB first")
-    lab = lab_field(file)
+    lab = lab_field(file, tags)
     file.seek(0)
     patched = file.read() if lab else None
     if lab and patched:
         patched = patched[: lab[0]] + lab[1] + patched[lab[0] + len(lab[1]) :]
-    return Facts(exif=as_exif(file), patched=patched, lab=bool(lab), masks=masks(file), notes=tiff_notes(file))
+    return Facts(exif=as_exif(file), patched=patched, lab=bool(lab), masks=masks(tags), notes=tiff_notes(tags))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esrgan.containers import sniff
-from esrgan.errors import EsrganError, printable
+from esrgan.errors import EsrganError, name_of
 from esrgan.picture_bmp import load_bmp
 from esrgan.picture_colours import shown, unlab
 from esrgan.picture_facts import look
@@ -82,7 +82,7 @@ class RowReader:
     """Reads rows from the top, remembering the last ones, so that a sequential decoder is never asked back."""
 
     def __init__(self, picture: Picture, name: str) -> None:
-        self._picture = picture
+        self._picture = picture  # which holds the bytes that libvips decodes from
         self._region = pyvips.Region.new(picture.image)
         self._name = name
         self._held = np.empty((0, picture.width, picture.image.bands), np.uint16 if picture.bits == 16 else np.uint8)
@@ -102,17 +102,6 @@ class RowReader:
             new = np.frombuffer(data, self._held.dtype).reshape(missing, *self._held.shape[1:])
             self._held = np.concatenate((self._held, new))
         return self._held[: stop - start]
-
-
-def name_of(source: Path | bytes) -> str:
-    """What to call a picture in a message of one line, whatever its file is named."""
-    return printable(str(source)) if isinstance(source, Path) else "the picture"
-
-
-def told(error: object, source: Path) -> str:
-    """What to say of a failure: it begins with the name of the picture."""
-    text, name = str(error), name_of(source)
-    return text if text.startswith(name) else f"{name}: {text}"
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def write_rows(
         except Exception as error:
             faults.append(error.with_traceback(None))  # whose frames would hold the file open
         finally:
-            while not done.is_set() and os.read(reading, 1 << 20):  # who writes the rows must never wait for nobody
+            while not done.is_set() and os.read(reading, 1 << 20):  # else their writer would block for ever
                 pass
             os.close(reading)
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from esrgan.picture_reader import name_of
+from esrgan.errors import name_of
 
 RECORD = ".esrgan-upscale.jsonl"
-"""Its name."""
+"""Name of the record's file."""
 _STDIN = "standard input "
 
 
@@ -64,9 +64,14 @@ class Record:
         """Whether the file there was made by this program, as far as its size tells: copies have times of their own."""
         return bool(self._of_its_size(target))
 
-    def add(self, source: Path | bytes, target: Path, key: str, written: Path) -> None:
-        """Note that ``written``, complete, is about to become ``target``."""
-        self._append(target, written, {"input": _at(source), "source": _origin(source), "key": key})
+    def add(self, source: dict[str, Any], target: Path, key: str, written: Path) -> None:
+        """Note that ``written``, complete, is about to become ``target``; made from what ``of`` said before it was."""
+        self._append(target, written, {**source, "key": key})
+
+    @staticmethod
+    def of(source: Path | bytes) -> dict[str, Any]:
+        """What is noted of a source."""
+        return {"input": _at(source), "source": _origin(source)}
 
     def add_alone(self, target: Path, written: Path) -> None:
         """Note that ``written`` is, or is about to become, ``target``, and ours, though of no file."""
@@ -88,9 +93,9 @@ class Record:
         return [entry for entry in self._entries.get(self._name(target), []) if entry.get("size") == size]
 
     def _other(self, source: Path | bytes, target: Path) -> str | None:
-        last = self._last(target)
-        other = last.get("source", "unknown") if last else _origin(source)
-        return other if Path(other).resolve() != Path(_origin(source)).resolve() else None
+        last, own = self._last(target), _origin(source)
+        other = last.get("source", "unknown") if last else own
+        return other if other != own and Path(other).resolve() != Path(own).resolve() else None
 
     def _last(self, target: Path) -> dict[str, Any]:
         return self._entries.get(self._name(target), [{}])[-1]

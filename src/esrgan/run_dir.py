@@ -26,14 +26,16 @@ from esrgan.config import Config
 from esrgan.config_file import differences, flattened, plain, saved_stage, to_toml
 from esrgan.devices import pick_device, pick_precision
 from esrgan.errors import EsrganError
-from esrgan.files import write_text
+from esrgan.files import leftovers, write_text
 from esrgan.players import Average, Player
 from esrgan.run_log import Row, RunLog, as_text
 from esrgan.run_state import Progress, read_state, write_state
 
 STATES = ("state.pt", "state-previous.pt")
+BEST = "state-best.pt"
+ALL_STATES = (*STATES, BEST)
 MODELS = ("latest.safetensors", "best.safetensors")
-OURS = (*STATES, "state-best.pt", *MODELS, "lock", "lock.txt")  # what a folder has only from a training
+OURS = (*ALL_STATES, *MODELS, "lock", "lock.txt")  # what a folder has only from a training
 
 
 class RunDir:
@@ -72,9 +74,10 @@ class RunDir:
         with _held(run.path):
             run.config = run._settled(config)
             for folder in (run.path, run.samples):
-                for left in folder.glob(f".[0-9]*.{16 * '?'}.part*"):  # by a process that was killed
+                for left in leftovers(folder):  # nobody else writes here
                     left.unlink()
             if not run._goes_on:
+                run._clear()
                 run.keep_config()
             _check_alike(distributed.shared(run.config), run.config)
             yield run
@@ -108,7 +111,6 @@ class RunDir:
         """The options that the folder's run began with, by dotted names; empty in a new folder."""
         file = self.path / "config.toml"
         if not self._has_begun():
-            self._log.remove()
             return {}
         if not file.is_file():
             raise EsrganError(
@@ -120,18 +122,19 @@ class RunDir:
             raise EsrganError(f"{file} is damaged ({error}); mend it, or use another --run-dir") from error
 
     def _has_begun(self) -> bool:
-        """Whether a step was taken; what a run wrote that failed before its first one is removed."""
+        """Whether a step was taken."""
         if self._log.has_losses():
             return True
-        states = [path for path in (*(self.path / name for name in STATES), self.path / "state-best.pt")
-                  if path.is_file()]  # fmt: skip
-        if any((state := read_state(path)) is None or state["progress"]["step"] for path in states):
-            return True
+        states = [path for name in ALL_STATES if (path := self.path / name).is_file()]
         if not states:
             return any((self.path / name).exists() for name in MODELS)
-        for path in (*states, *(self.path / name for name in MODELS)):
-            path.unlink(missing_ok=True)
-        return False
+        return any((state := read_state(path)) is None or state["progress"]["step"] for path in states)
+
+    def _clear(self) -> None:
+        """Remove what a run wrote that failed before its first step."""
+        self._log.remove()
+        for name in (*ALL_STATES, *MODELS):
+            (self.path / name).unlink(missing_ok=True)
 
     def save(
         self, progress: Progress, players: dict[str, Player], average: Average | None, *, best: bool = False
@@ -145,7 +148,7 @@ class RunDir:
             "average": average.net.state_dict() if average else None,
         }
         if best:
-            write_state(self.path / "state-best.pt", state)
+            write_state(self.path / BEST, state)
         else:
             write_state(self.path / STATES[0], state, previous=self.path / STATES[1])
 
@@ -157,7 +160,7 @@ class RunDir:
         Raises:
             EsrganError: States were there and none can be read.
         """
-        state = distributed.shared(self._newest(["state-best.pt"] if resume == "best" else STATES))
+        state = distributed.shared(self._newest([BEST] if resume == "best" else STATES))
         if state is None:
             return Progress()
         for name, player in players.items():
@@ -186,11 +189,11 @@ class RunDir:
                 broken.replace(broken.with_suffix(".damaged"))  # or the next state would push it over the good one
                 print(self.note(state["progress"]["step"], f"{damaged[0]} is damaged; going on from the one before it"))
             return state
-        if damaged or "state-best.pt" in names or self._goes_on:
+        if damaged or BEST in names or self._goes_on:
             what = f"{' and '.join(damaged)} damaged" if damaged else f"there is no {names[0]}"
             raise EsrganError(
                 f"{self.path} cannot be resumed: {what}. Put a good copy there, try --resume "
-                f"{'last' if 'state-best.pt' in names else 'best'}, or start anew in another --run-dir"
+                f"{'last' if BEST in names else 'best'}, or start anew in another --run-dir"
             )
         return None
 

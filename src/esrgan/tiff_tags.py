@@ -208,37 +208,33 @@ def _to_end(file: BinaryIO, data: bytes) -> int:
     return end + end % 2
 
 
-def masks(file: BinaryIO) -> int:
+def masks(tags: Tags) -> int:
     """How many samples a TIFF file has after its colours that are not opacity, by its own statement."""
-    kinds = _first_tags(file).get(EXTRA, (3, 0, b""))[2]
+    kinds = tags.get(EXTRA, (3, 0, b""))[2]
     return 0 if kinds[:2] != bytes(2) else len(kinds) // 2
 
 
-def tiff_notes(file: BinaryIO) -> tuple[str, ...]:
+def tiff_notes(tags: Tags) -> tuple[str, ...]:
     """What a TIFF file has that a result will not, in words."""
-    notes = ["channel beyond the colours not kept, as it is not opacity"] if masks(file) else []
-    tags = _first_tags(file)
+    notes = ["channel beyond the colours not kept, as it is not opacity"] if masks(tags) else []
     return (*notes, *(note for marks, note in BESIDE.items() if marks & tags.keys()))
 
 
-def is_raw(file: BinaryIO) -> bool:
+def is_raw(file: BinaryIO, tags: Tags) -> bool:
     """Whether a TIFF file is a camera's raw one, or begins with a reduced copy of its picture, as most of these do."""
-    tags = _first_tags(file)
     file.seek(8)
     reduced = bool(int.from_bytes(tags[SUBFILE][2], "little") & 1) if SUBFILE in tags else False
     return reduced or DNG_VERSION in tags or file.read(2) == b"CR"  # Canon's mark
 
 
-def is_plain_ycbcr(file: BinaryIO) -> bool:
+def is_plain_ycbcr(tags: Tags) -> bool:
     """Whether a TIFF file holds YCbCr outside JPEG, which libvips takes for RGB."""
-    tags = _first_tags(file)
     kind, compression = (int.from_bytes(tags[tag][2], "little") if tag in tags else 0 for tag in (COLOURS, COMPRESSION))
     return kind == YCBCR and compression not in JPEGS
 
 
-def lab_field(file: BinaryIO) -> tuple[int, bytes] | None:
+def lab_field(file: BinaryIO, tags: Tags) -> tuple[int, bytes] | None:
     """Where an 8-bit CIELAB TIFF says that it is one, and the bytes that would call it RGB; none for any other file."""
-    tags = _first_tags(file)
     if any(tag not in tags or tags[tag][2][:2] != struct.pack("<H", 8) for tag in (COLOURS, BITS)):  # 8 is CIELAB too
         return None
     file.seek(0)
@@ -247,7 +243,7 @@ def lab_field(file: BinaryIO) -> tuple[int, bytes] | None:
     return fields[COLOURS], struct.pack(f"{layout.order}H", RGB)
 
 
-def _first_tags(file: BinaryIO) -> Tags:
+def first_tags(file: BinaryIO) -> Tags:
     """All tags of a TIFF file's first directory; none where it cannot be read."""
     try:
         file.seek(0)

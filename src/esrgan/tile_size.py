@@ -13,7 +13,7 @@ KEPT = 256
 VULKAN_TILE = 200
 """Of a laptop's GPU: what Real-ESRGAN's ncnn program takes at most."""
 ROOMY = {"cpu": ((8 << 30, 512),), "cuda": ((20 << 30, 1024), (5 << 30, 512))}
-"""Free bytes from which on so much is kept; a network of full size at x4 needs half of them for it, in fp32 more.
+"""With more free bytes than the first, the second is the side kept. The full network at x4 needs half, in fp32 more.
 
 Sides divide many others; tiles of large ones share less of what they read, and take more memory.
 """
@@ -31,6 +31,6 @@ def usual_tile(device: torch.device, overlap: int, scale: int, *, vulkan: bool) 
     if vulkan:  # whose memory is not the computer's
         return VULKAN_TILE
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes() or 0
-    larger = max(1, scale / 4) ** 2  # than at x4 is what most memory is needed for, the result's size
+    larger = max(1, scale / 4) ** 2  # memory grows with the result's area; ``ROOMY`` is for x4
     sides = (side for needed, side in ROOMY.get(device.type, ()) if free > needed * larger)
     return 2 * overlap + next(sides, KEPT)

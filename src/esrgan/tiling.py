@@ -4,8 +4,8 @@ The law: each tile is read with ``overlap`` extra pixels on every side that has 
 thrown away. With ``overlap`` at least the network's receptive radius the result equals ``run(image)``.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from torch import Tensor
@@ -66,13 +66,7 @@ def tiled(run: Callable[[Tensor], Tensor], image: Tensor, *, scale: int, tile: i
     if max(height, width) <= tile:
         return run(image).to(image.device)
     out = image.new_empty(*image.shape[:-2], height * scale, width * scale)
-    for rows, columns in _grid(height, width, tile, overlap):
+    for rows, columns in product(spans(height, tile, overlap), spans(width, tile, overlap)):
         sr = run(image[..., rows.read, columns.read])
         out[..., rows.placed(scale), columns.placed(scale)] = sr[..., rows.kept(scale), columns.kept(scale)]
     return out
-
-
-def _grid(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[Span, Span]]:
-    for rows in spans(height, tile, overlap):
-        for columns in spans(width, tile, overlap):
-            yield rows, columns

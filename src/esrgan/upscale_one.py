@@ -18,13 +18,13 @@ from esrgan.devices import Precision
 from esrgan.engines import torch_device
 from esrgan.enlarge import Pixels, Rows, enlarged
 from esrgan.enlarge_file import Enlargement, write_enlarged
-from esrgan.errors import EsrganError, UsageError
+from esrgan.errors import EsrganError, UsageError, name_of
 from esrgan.files import replacing
 from esrgan.generator import Generator
 from esrgan.library import find_model
 from esrgan.memory import free_bytes
 from esrgan.picture_formats import Format, find_format, fit_format, suffix_for
-from esrgan.picture_reader import LIMIT_PIXELS, Picture, name_of, open_picture
+from esrgan.picture_reader import LIMIT_PIXELS, Picture, open_picture
 from esrgan.upscaler import Upscaler
 
 Image = TypeVar("Image")

@@ -7,9 +7,9 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from esrgan.errors import name_of
 from esrgan.files import write_text
 from esrgan.folders import Job, Outcome, Plan
-from esrgan.picture_reader import name_of
 from esrgan.upscale_run import Runner
 
 

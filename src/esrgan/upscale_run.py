@@ -16,12 +16,12 @@ import torch
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
-from esrgan.errors import DiskFullError, EsrganError, of_system
+from esrgan.errors import DiskFullError, EsrganError, name_of, of_system, told
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
 from esrgan.memory import is_out_of_memory
-from esrgan.picture_reader import name_of, open_picture, told
+from esrgan.picture_reader import open_picture
 from esrgan.record import Record
 from esrgan.upscaler import Upscaler
 
@@ -137,6 +137,7 @@ class Runner:
                 shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
             return size
+        source = self.record.of(self.naming.content(job.source))  # as it is now, however it may change meanwhile
         with replacing(job.target) as temporary:
             if self.elsewhere:
                 size = self.elsewhere.enlarge(job, temporary)
@@ -144,7 +145,7 @@ class Runner:
                 with temporary.open("w+b") as file:
                     size = self._enlarge(job, file.fileno(), on_rows)
             with self._recording:
-                self.record.add(self.naming.content(job.source), job.target, self.key, temporary)
+                self.record.add(source, job.target, self.key, temporary)
         if self.compare:
             self._write_comparison(job)
         return size

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esrgan.benchmark import Bicubic, Pair, score
+from esrgan.benchmark import score
 from esrgan.compiled import as_written
 from esrgan.data import to_unit
 from esrgan.devices import arithmetic, layout
 from esrgan.generator import Generator
 from esrgan.images import write_rgb
 from esrgan.lpips import LPIPS
+from esrgan.pairs import Pair
 from esrgan.resize import quantise
+from esrgan.stand_ins import Bicubic
 from esrgan.tiling import tiled
 from esrgan.training_setup import Scores
 from esrgan.winograd_engine import Winograd

@@ -43,7 +43,7 @@ class Features:
         data: The features, if they are there already.
 
     Attributes:
-        data: (channels / 8, count, height', width', 8), zeros; the sides are those of whole squares, and the frame's 2.
+        data: (channels / 8, count, height', width', 8), zeros; sides rounded up to whole squares, and the frame's 2.
     """
 
     def __init__(self, count: int, channels: int, height: int, width: int, data: Array | None = None) -> None:
@@ -218,7 +218,7 @@ class Gradient:
         source: What they read,
         grown: and besides.
         result: The gradient of their results; the channels of ``further`` follow.
-        needed: For each channel of both, how many channels of the sources it was made of.
+        needed: For each channel of both: how many channels of the sources its convolution reads.
         shares: Parts that the squares are divided into, each summed by itself: the same sums however many threads.
     """
 

@@ -48,7 +48,7 @@ class DenseBlock(torch.autograd.Function):
         given, signs, more, last = (size.features(each) for each in (gradient, grown, back, own))
         scaled = [*weights[:4], weights[4] * RESIDUAL_SCALE]
         works = []
-        for i in range(4):  # to the results of convolution k, the 4th (3) first: those after it read them
+        for i in range(4):  # the gradient of convolution k's results, k = 3 first, from those that read them
             k = 3 - i
             start = channels + k * growth
             readers = [turned(weight[:, start : start + growth]) for weight in scaled[:k:-1]]

@@ -73,7 +73,7 @@ class Job(NamedTuple):
     slope: int
     """Address of a float32: by what results below zero are multiplied."""
     signs: int
-    """Address of planes like the target's: those results are multiplied where these are not above zero; 0 = own."""
+    """Address of planes like the target's: where these are not above zero, results are multiplied; 0 = their own."""
     squares: int
     share: int
     """Squares that a thread takes at once, a multiple of ``block``; 0 = as ``Threads`` finds best."""

@@ -16,7 +16,7 @@ from esrgan.winograd_job import TAPS, AnyJob, Array
 from esrgan.winograd_kernel import code, give_way
 
 SHARES = 8
-"""Of a convolution, for each thread: some cores are slower than others."""
+"""Shares of a convolution for each thread: several, as some cores are slower than others."""
 START = 10.0
 """Seconds in which a thread must have begun."""
 EVERYBODY = 1 << 62
