@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from esrgan import distributed
 from esrgan.config import Config, TrainConfig
@@ -246,8 +247,14 @@ class _Session:
 
 
 def _bar(shown: bool) -> Bar:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}"), TimeRemainingColumn())
-    return Bar(TextColumn("{task.description}"), *columns, console=Console(soft_wrap=True), disable=not shown)
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # of the line; what does not fit is cut
+    return Bar(
+        *(TextColumn("{task.description}"), BarColumn(12), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[losses]}", table_column=rest),
+        console=Console(soft_wrap=True),
+        expand=True,
+        disable=not shown,
+    )
 
 
 def _brief(losses: dict[str, float]) -> str:
