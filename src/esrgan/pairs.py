@@ -41,10 +41,10 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     """The pairs of a dataset, by name.
 
     Args:
-        folder: Holds ``HR`` (``GT``, ``GTmod12``, or one that ends in ``_HR``), itself or in ``xN``, and perhaps beside
-            it, or in ``xN``, a folder of the LR pictures, which may lie in ``xN`` there (see ``_lr_folder``); or is a
-            plain folder, file or ``.txt`` list of HR pictures, or of both kinds with names in ``_HR`` and ``_LR``.
-            Upper and lower case are alike, and an LR name may end in ``xN``.
+        folder: With ``HR``, ``xN/HR`` or ``HR/xN`` (also called ``GT``, ``GTmod12``, or NAME_HR), perhaps beside a folder
+            of LR pictures (see ``_lr_folder``), which may lie in ``xN`` in it; or a plain folder, file or ``.txt`` list
+            of HR pictures, or of both kinds, called ``NAME_HR`` and ``NAME_LR``. Upper and lower case are alike, and
+            LR names may end in ``xN``.
         scale: N, the enlargement.
 
     Raises:

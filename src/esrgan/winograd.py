@@ -11,8 +11,8 @@ from torch import Tensor
 from esrgan.winograd_job import (
     LANES,
     OUTPUTS,
+    POINTS,
     SQUARE,
-    TAPS,
     TOGETHER,
     Array,
     GradientJob,
@@ -241,7 +241,7 @@ class Gradient:
         limits = limits.reshape(-1, OUTPUTS).max(1)
         share = -(-squares // (shares * SUMMED)) * SUMMED
         count = -(-squares // share)
-        self.sums = np.empty((count, TAPS, padded // OUTPUTS, sum(inputs) * LANES, OUTPUTS), np.float32)
+        self.sums = np.empty((count, POINTS, padded // OUTPUTS, sum(inputs) * LANES, OUTPUTS), np.float32)
         places, targets = source.sources, result.targets
         job = GradientJob(
             source.address, inputs[0] * LANES, second.address, inputs[1] * LANES, source.row, source.plane,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from esrgan.winograd_job import LANES, OUTPUTS, RESIDUAL, SQUARE, TAPS
+from esrgan.winograd_job import LANES, OUTPUTS, POINTS, RESIDUAL, SQUARE
 from esrgan.winograd_steps import Inputs, Run, Step, step_type
 
 
@@ -33,27 +33,27 @@ class _Convolutions(Run):
 
 
 class _Products(Step):
-    """``taps`` times the weights, summed over channels -> ``products``, (square, plane, 36, 8)."""
+    """``points`` times the weights, summed over channels -> ``products``, (square, plane, 36, 8)."""
 
     def emit(self, together: int) -> Any:
         weights = self.address(self.job, "weights")
         with (
-            self.loop(self.number(0), self.number(TAPS)) as tap,
+            self.loop(self.number(0), self.number(POINTS)) as point,
             self.loop(self.number(0), self.outputs, OUTPUTS) as output,
             self.loop(self.number(0), self.count, together) as square,
         ):
             some = [self.sum(square, self.number(i)) for i in range(together)]
-            at = self.b.mul(self.sum(self.b.mul(tap, self.outputs), output), self.inputs)
-            sums = self._sums(weights, at, [self._of(each, self.inputs, tap) for each in some])
+            at = self.b.mul(self.sum(self.b.mul(point, self.outputs), output), self.inputs)
+            sums = self._sums(weights, at, [self._of(each, self.inputs, point) for each in some])
             for each, total in zip(some, sums, strict=True):
-                place = self.sum(self._of(each, self.outputs, tap), self.times(output, TAPS))
+                place = self.sum(self._of(each, self.outputs, point), self.times(output, POINTS))
                 for half in (0, 1):
-                    to = self.sum(place, self.number(half * LANES * TAPS))
+                    to = self.sum(place, self.number(half * LANES * POINTS))
                     self.store(self.half(total, half), self.products, to)
         return self.done()
 
-    def _of(self, square: Any, channels: Any, tap: Any) -> Any:
-        return self.sum(self.b.mul(square, self.times(channels, TAPS)), self.times(tap, LANES))
+    def _of(self, square: Any, channels: Any, point: Any) -> Any:
+        return self.sum(self.b.mul(square, self.times(channels, POINTS)), self.times(point, LANES))
 
     def _sums(self, weights: Any, at: Any, rows: Sequence[Any]) -> list[Any]:
         """The products of some squares and ``OUTPUTS`` channels, summed in registers."""
@@ -66,8 +66,8 @@ class _Products(Step):
         totals = list(sums)
         for lane in range(LANES):
             some = self.load(weights, self.sum(at, self.times(channel, OUTPUTS), self.number(lane * OUTPUTS)), OUTPUTS)
-            offset = self.sum(self.times(channel, TAPS), self.number(lane))
-            values = [self.splat(self.taps, self.sum(row, offset), OUTPUTS) for row in rows]
+            offset = self.sum(self.times(channel, POINTS), self.number(lane))
+            values = [self.splat(self.points, self.sum(row, offset), OUTPUTS) for row in rows]
             totals = [self.add(self.mul(value, some), total) for value, total in zip(values, totals, strict=True)]
         for phi, total in zip(sums, totals, strict=True):
             phi.add_incoming(self.constant(0.0, OUTPUTS), before)
@@ -89,7 +89,7 @@ class _Outputs(Step):
             shift = self.load(bias, channel)
             start = self.b.mul(self.b.udiv(channel, self.number(LANES)), plane)
             with self.loop(self.number(0), self.count) as square:
-                at = self.sum(self.times(channel, TAPS), self.b.mul(square, self.times(self.outputs, TAPS)))
+                at = self.sum(self.times(channel, POINTS), self.b.mul(square, self.times(self.outputs, POINTS)))
                 columns = [self._transformed([self._product(at, y, x) for y in range(6)]) for x in range(6)]
                 index = self.sum(self.first, square)
                 corner = self.sum(start, self.entry(self.job, "target_places", index))

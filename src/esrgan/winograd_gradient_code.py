@@ -7,7 +7,7 @@ over all squares is transformed back: a quarter of the products here too. ``wino
 from collections.abc import Sequence
 from typing import Any
 
-from esrgan.winograd_job import LANES, OUTPUTS, SQUARE, TAPS, GradientJob
+from esrgan.winograd_job import LANES, OUTPUTS, POINTS, SQUARE, GradientJob
 from esrgan.winograd_steps import Inputs, Run, Step, step_type
 
 
@@ -32,7 +32,7 @@ class _Run(Run):
 
 
 class _Sources(Inputs):
-    """Squares of 6 x 6 pixels of the sources -> ``taps``, (36, plane, square, 8)."""
+    """Squares of 6 x 6 pixels of the sources -> ``points``, (36, plane, square, 8)."""
 
     kind = GradientJob
 
@@ -82,24 +82,24 @@ class _Gradients(Step):
 
 
 class _Sums(Step):
-    """``taps`` times ``products``, summed over the squares -> the sums of this share."""
+    """``points`` times ``products``, summed over the squares -> the sums of this share."""
 
     kind = GradientJob
 
     def emit(self, together: int) -> Any:
         share, block = self.field(self.job, "share"), self.field(self.job, "block")
-        size = self.b.mul(self.times(self.inputs, TAPS), self.outputs)
+        size = self.b.mul(self.times(self.inputs, POINTS), self.outputs)
         base = self.b.gep(self.address(self.job, "sums"), [self.b.mul(self.b.udiv(self.first, share), size)])
         begun = self.b.icmp_signed("!=", self.b.urem(self.first, share), self.number(0))
         with (
-            self.loop(self.number(0), self.number(TAPS)) as tap,
+            self.loop(self.number(0), self.number(POINTS)) as point,
             self.loop(self.number(0), self.outputs, OUTPUTS) as output,
         ):
             needed = self.entry(self.job, "needed", self.b.udiv(output, self.number(OUTPUTS)))
-            row = self.sum(self.b.mul(tap, self.outputs), output)  # of the gradient, and of the sums
+            row = self.sum(self.b.mul(point, self.outputs), output)  # of the gradient, and of the sums
             with self.loop(self.number(0), needed, together) as channel:
                 within = self.b.urem(channel, self.number(LANES))
-                plane = self.sum(self.b.mul(tap, self.inputs), self.b.sub(channel, within))
+                plane = self.sum(self.b.mul(point, self.inputs), self.b.sub(channel, within))
                 source = self.sum(self.b.mul(plane, block), within)
                 totals = self._totals(source, self.b.mul(row, block), together)
                 to = self.sum(self.b.mul(row, self.inputs), self.times(channel, OUTPUTS))
@@ -119,7 +119,7 @@ class _Sums(Step):
         sums = [self.b.phi(self.vector(OUTPUTS)) for _ in range(together)]
         some = self.load(self.products, self.sum(gradient, self.times(square, OUTPUTS)), OUTPUTS)
         at = self.sum(source, self.times(square, LANES))
-        values = [self.splat(self.taps, self.sum(at, self.number(i)), OUTPUTS) for i in range(together)]
+        values = [self.splat(self.points, self.sum(at, self.number(i)), OUTPUTS) for i in range(together)]
         following = self.sum(square, self.number(1))
         square.add_incoming(following, body)
         totals = [self.add(self.mul(value, some), total) for value, total in zip(values, sums, strict=True)]

@@ -13,6 +13,8 @@ product number by number, with
 
 The gradient of w is G^T [A dy A^T * B^T x B] G, summed over all squares; that of x is another convolution.
 
+In the paper G w G^T is called U, B^T x B V, their product M, and a square's pixels a tile.
+
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (arXiv 1509.09308), section 4.
 """
 
@@ -28,7 +30,7 @@ LANES = 8
 """Channels of a plane."""
 SQUARE = 4
 """Side of the results of one square."""
-TAPS = 36
+POINTS = 36
 """Numbers of a transformed square."""
 TOGETHER = 12
 """The most squares that are multiplied at once."""
@@ -129,11 +131,11 @@ def transformed(weight: Tensor) -> Tensor:
     """Weights (out, in, 3, 3), of whole planes, as the products take them: (36, out / 16, in, 16), float32."""
     outputs, inputs = weight.shape[:2]
     taps = weight.reshape(outputs // OUTPUTS, OUTPUTS, inputs, 9).permute(3, 0, 2, 1).reshape(9, -1)
-    return (_BOTH @ taps).view(TAPS, outputs // OUTPUTS, inputs, OUTPUTS)
+    return (_BOTH @ taps).view(POINTS, outputs // OUTPUTS, inputs, OUTPUTS)
 
 
 def weight_gradient(sums: Tensor) -> Tensor:
     """What ``GradientJob`` sums, (36, out / 16, in, 16), as the gradient of the weights, (out, in, 3, 3)."""
     blocks, inputs = sums.shape[1:3]
-    taps = _BOTH.T @ sums.view(TAPS, -1)
+    taps = _BOTH.T @ sums.view(POINTS, -1)
     return taps.view(9, blocks, inputs, OUTPUTS).permute(1, 3, 2, 0).reshape(-1, inputs, 3, 3)

@@ -26,11 +26,11 @@ _MAKING, _MADE = threading.Lock(), dict[type[AnyJob], "Code"]()
 
 
 class Code:
-    """Machine code for jobs of one kind: ``run(jobs, count, threads, taps, products, taken, arrived, give_way)``.
+    """Machine code for jobs of one kind: ``run(jobs, count, threads, points, products, taken, arrived, give_way)``.
 
     Each of ``threads`` threads runs it. They make one job after the other together: each takes a share of its squares,
     makes them and takes more, so that a slow or busy core makes fewer; then all wait until the last is through.
-    ``jobs`` is the address of ``count`` jobs. ``taps`` and ``products`` are room for a block of this thread: ``block``
+    ``jobs`` is the address of ``count`` jobs. ``points`` and ``products`` are this thread's room for a block: ``block``
     x 36 x inputs, and outputs, numbers. ``taken`` is the address of an int64 for each job, ``arrived`` that of one, all
     0 at first; ``give_way`` that of a function of the system that lets others have the core.
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from esrgan.extras import import_extra
 from esrgan.llvm_emitter import Emitter
-from esrgan.winograd_job import LANES, TAPS, AnyJob, Job
+from esrgan.winograd_job import LANES, POINTS, AnyJob, Job
 
 _PLAIN, _TWICE = (0, 1, 2, 3, 4, 5), (0, 1, 1, 2, 2, 3)  # where a square's pixels lie in its source, enlarged or not
 
 
 def step_type() -> Any:
-    """LLVM's type of a step: ``(job, taps, products, first, count)``."""
+    """LLVM's type of a step: ``(job, points, products, first, count)``."""
     ir = import_extra("llvmlite.ir", "winograd")
     i64, numbers = ir.IntType(64), ir.FloatType().as_pointer()
     return ir.FunctionType(ir.VoidType(), [i64.as_pointer(), numbers, numbers, i64, i64])
@@ -50,14 +50,14 @@ class Run(JobEmitter):
         super().__init__(ir.Function(module, ir.FunctionType(ir.VoidType(), words), self.kind.__name__))
 
     def emit(self, steps: dict[str, Any]) -> None:
-        jobs, count, threads, taps, products, taken, arrived, give_way = self.function.args
+        jobs, count, threads, points, products, taken, arrived, give_way = self.function.args
         with self.loop(self.number(0), count) as i:
             job = self.b.gep(jobs, [self.times(i, len(self.kind._fields))])
             size = self.field(job, "block")
             with self._shares(job, self.b.gep(taken, [i])) as (start, stop), self.loop(start, stop, size) as square:
                 left = self.b.sub(stop, square)
                 some = self.b.select(self.b.icmp_signed("<", left, size), left, size)
-                self.block(steps, (job, taps, products, square, some))
+                self.block(steps, (job, points, products, square, some))
             self.b.atomic_rmw("add", arrived, self.number(1), "seq_cst")
             self._wait(arrived, self.b.mul(self.sum(i, self.number(1)), threads), give_way)
         self.b.ret_void()
@@ -100,7 +100,7 @@ class Step(JobEmitter):
     def __init__(self, module: Any, kind: Any, name: str) -> None:
         super().__init__(import_extra("llvmlite.ir", "winograd").Function(module, kind, name))
         self.function.linkage = "internal"
-        self.job, self.taps, self.products, self.first, self.count = self.function.args
+        self.job, self.points, self.products, self.first, self.count = self.function.args
         self.inputs = self.sum(self.field(self.job, "first_channels"), self.field(self.job, "second_channels"))
         self.outputs = self.field(self.job, "outputs")
 
@@ -110,14 +110,14 @@ class Step(JobEmitter):
 
 
 class Inputs(Step):
-    """Squares of 6 x 6 pixels of the source -> ``taps``, (square, plane, 36, 8)."""
+    """Squares of 6 x 6 pixels of the source -> ``points``, (square, plane, 36, 8)."""
 
     def place(self, channel: Any, square: Any) -> Any:
-        """Where in ``taps`` the first numbers of a plane of a square go."""
-        return self.sum(self.times(channel, TAPS), self.b.mul(square, self.times(self.inputs, TAPS)))
+        """Where in ``points`` the first numbers of a plane of a square go."""
+        return self.sum(self.times(channel, POINTS), self.b.mul(square, self.times(self.inputs, POINTS)))
 
     def stride(self) -> Any:
-        """From there to the next tap's."""
+        """From there to the next point's."""
         return self.number(LANES)
 
     def emit(self, twice: bool) -> Any:
@@ -140,7 +140,7 @@ class Inputs(Step):
             at, stride = self.place(output, square), self.stride()
             for y in range(6):
                 for x, value in enumerate(self._transformed([column[y] for column in columns])):
-                    self.store(value, self.taps, self.sum(at, self.b.mul(stride, self.number(6 * y + x))))
+                    self.store(value, self.points, self.sum(at, self.b.mul(stride, self.number(6 * y + x))))
 
     def _transformed(self, d: Sequence[Any]) -> list[Any]:
         """B^T d."""

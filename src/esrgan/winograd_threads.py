@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
-from esrgan.winograd_job import TAPS, AnyJob, Array
+from esrgan.winograd_job import POINTS, AnyJob, Array
 from esrgan.winograd_kernel import code, give_way
 
 SHARES = 8
@@ -68,8 +68,8 @@ class Threads:
         """
         jobs = [work.job._replace(share=work.job.share or self._share(work.job)) for work in works]
         words, taken, arrived = np.array(jobs, np.int64), np.zeros(len(jobs), np.int64), ctypes.c_int64()
-        needed = [max(each.block * TAPS * (each.first_channels + each.second_channels) for each in jobs),
-                  max(each.block * TAPS * each.outputs for each in jobs)]  # fmt: skip
+        needed = [max(each.block * POINTS * (each.first_channels + each.second_channels) for each in jobs),
+                  max(each.block * POINTS * each.outputs for each in jobs)]  # fmt: skip
         rooms = [self._room(i, needed) for i in range(self.count)]
         made = code(type(jobs[0]))
         held = made, works, words, taken, arrived, rooms
