@@ -41,10 +41,10 @@ def find_pairs(folder: Path, scale: int) -> list[PairFiles]:
     """The pairs of a dataset, by name.
 
     Args:
-        folder: With ``HR``, ``xN/HR`` or ``HR/xN`` (also called ``GT``, ``GTmod12``, or NAME_HR), perhaps beside a folder
-            of LR pictures (see ``_lr_folder``), which may lie in ``xN`` in it; or a plain folder, file or ``.txt`` list
-            of HR pictures, or of both kinds, called ``NAME_HR`` and ``NAME_LR``. Upper and lower case are alike, and
-            LR names may end in ``xN``.
+        folder: With ``HR``, ``xN/HR`` or ``HR/xN`` (HR also called GT, GTmod12, or NAME_HR), perhaps beside a folder of
+            LR pictures (see ``_lr_folder``), which may lie in ``xN`` in it; or a plain folder, file or ``.txt`` list of
+            HR pictures, or of both kinds, called ``NAME_HR`` and ``NAME_LR``. Upper and lower case are alike, and LR
+            names may end in ``xN``.
         scale: N, the enlargement.
 
     Raises:
