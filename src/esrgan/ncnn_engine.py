@@ -67,10 +67,10 @@ class Ncnn:
 
 
 def open_net(param: Path, binary: Path, dtype: torch.dtype, *, vulkan: bool = False) -> Any:
-    """What ncnn makes of its two files.
+    """Load a network from ncnn's two files.
 
     Raises:
-        EsrganError: Nothing.
+        EsrganError: ncnn cannot load them.
     """
     net = import_ncnn().Net()
     net.opt.use_vulkan_compute = vulkan
@@ -79,7 +79,7 @@ def open_net(param: Path, binary: Path, dtype: torch.dtype, *, vulkan: bool = Fa
         setattr(net.opt, f"use_{option}", dtype == torch.float16)
     net.opt.use_bf16_storage = dtype == torch.bfloat16
     if net.load_param(str(param)) or net.load_model(str(binary)):
-        raise EsrganError(f"ncnn cannot load {param.name}; use --engine torch")
+        raise EsrganError(f"ncnn cannot load the network it was written ({param.name}); use another engine")
     return net
 
 
@@ -87,7 +87,7 @@ def run_net(net: Any, lr: Tensor) -> Tensor:
     """Enlarge (3, h, w).
 
     Raises:
-        OutOfMemoryError: For which alone it fails, once it is loaded.
+        OutOfMemoryError: Too little memory, for which alone a loaded network fails.
     """
     data = np.ascontiguousarray(lr.numpy())  # ncnn reads it with the strides of such an array, whatever it has
     aligned = import_ncnn().Mat(data).clone()  # layers that change their input crash on other memory
