@@ -37,10 +37,40 @@ Tags = dict[int, tuple[int, int, bytes]]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a TIFF file writes its numbers."""
+    """How a TIFF file writes its numbers, and how many bytes what has."""
 
     order: str
     big: bool
+
+    @property
+    def start(self) -> int:
+        """Where the place of the first directory stands."""
+        return 8 if self.big else 4
+
+    @property
+    def offset(self) -> str:
+        """The code of an offset, and of an entry's count."""
+        return "Q" if self.big else "I"
+
+    @property
+    def room(self) -> int:
+        """Bytes of an offset, and of a value that stands in its entry."""
+        return struct.calcsize(self.offset)
+
+    @property
+    def length(self) -> str:
+        """The code of a directory's number of entries, with which it begins."""
+        return "Q" if self.big else "H"
+
+    @property
+    def head(self) -> int:
+        """Bytes of that number."""
+        return struct.calcsize(self.length)
+
+    @property
+    def entry(self) -> int:
+        """Bytes of an entry: tag and type, of two each, count and value."""
+        return 4 + 2 * self.room
 
     @classmethod
     def of(cls, head: bytes) -> "Layout":
@@ -56,25 +86,28 @@ class Layout:
         (number,) = struct.unpack(f"{self.order}{code}", file.read(size))
         return int(number)
 
-    @property
-    def offset(self) -> str:
-        """The code of an offset."""
-        return "Q" if self.big else "I"
-
     def first(self, file: BinaryIO) -> int:
         """Where the first directory is."""
-        file.seek(8 if self.big else 4)
+        file.seek(self.start)
         return self.take(file, self.offset)
 
     def entries(self, file: BinaryIO, place: int) -> Iterator[tuple[int, int, int, int]]:
         """Tag, type, count and the place of the value field, of each entry of the directory at ``place``."""
         file.seek(place)
-        count = self.take(file, "Q" if self.big else "H")
-        size, start = (20, place + 8) if self.big else (12, place + 2)
+        count = self.take(file, self.length)
         for i in range(min(count, 4096)):
-            file.seek(start + i * size)
+            file.seek(place + self.head + i * self.entry)
             tag, kind, number = self.take(file, "H"), self.take(file, "H"), self.take(file, self.offset)
-            yield tag, kind, number, start + i * size + (12 if self.big else 8)
+            yield tag, kind, number, file.tell()
+
+    def raw(self, file: BinaryIO, place: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Tag and bytes of each entry of the directory at ``place``, and the place of the one after it, or 0."""
+        found = []
+        for tag, *_, field in list(self.entries(file, place)):
+            file.seek(field - (self.entry - self.room))
+            found.append((tag, file.read(self.entry)))
+        file.seek(place + self.head + self.entry * len(found))
+        return found, self.take(file, self.offset)
 
     def tags(self, file: BinaryIO, place: int) -> Tags:
         """The directory at ``place``, values and all, but for those of unknown type or absurd size."""
@@ -84,7 +117,7 @@ class Layout:
             if not 0 < length <= MOST_BYTES:
                 continue
             file.seek(field)
-            if length > struct.calcsize(self.offset):
+            if length > self.room:
                 file.seek(self.take(file, self.offset))
             value = file.read(length)
             if len(value) == length:
@@ -141,15 +174,9 @@ def add_exif(file: BinaryIO, exif: bytes, more: Tags | None = None) -> None:
     file.seek(0)
     layout = Layout.of(file.read(4))
     first = layout.first(file)
-    size = 20 if layout.big else 12
-    old = []
-    for tag, *_, field in list(layout.entries(file, first)):
-        file.seek(field - (12 if layout.big else 8))
-        old.append((tag, file.read(size)))
-    file.seek(first + (8 if layout.big else 2) + size * len(old))
-    following = layout.take(file, layout.offset)
+    old, following = layout.raw(file, first)
     place = _append(file, layout, main, details, gps, old, following)
-    file.seek(8 if layout.big else 4)
+    file.seek(layout.start)
     file.write(struct.pack(f"<{layout.offset}", place))
 
 
@@ -157,18 +184,12 @@ def remove_tags(file: BinaryIO, tags: frozenset[int]) -> None:
     """Take ``tags`` out of every directory of a finished TIFF file, open for reading and writing, in their place."""
     file.seek(0)
     layout = Layout.of(file.read(4))
-    size, head = (20, 8) if layout.big else (12, 2)
     place = layout.first(file)
     while place:
-        fields = [(tag, field) for tag, *_, field in layout.entries(file, place)]
-        kept = b""
-        for tag, field in fields:
-            file.seek(field - (size - struct.calcsize(layout.offset)))
-            kept += file.read(size) * (tag not in tags)
-        file.seek(place + head + size * len(fields))
-        following = layout.take(file, layout.offset)
+        entries, following = layout.raw(file, place)
+        kept = [entry for tag, entry in entries if tag not in tags]
         file.seek(place)
-        file.write(struct.pack(f"{layout.order}{'Q' if layout.big else 'H'}", len(kept) // size) + kept)
+        file.write(struct.pack(f"{layout.order}{layout.length}", len(kept)) + b"".join(kept))
         file.write(struct.pack(f"{layout.order}{layout.offset}", following))
         place = following
 
@@ -190,15 +211,14 @@ def _append(
 def _entry(file: BinaryIO, layout: Layout, tag: int, value: tuple[int, int, bytes]) -> bytes:
     """A directory's entry; a value too long for it goes to the end of the file."""
     kind, count, data = value
-    room = struct.calcsize(layout.offset)
-    if len(data) > room:
+    if len(data) > layout.room:
         data = struct.pack(f"<{layout.offset}", _to_end(file, data))
-    return struct.pack(f"<HH{layout.offset}", tag, kind, count) + data.ljust(room, b"\0")
+    return struct.pack(f"<HH{layout.offset}", tag, kind, count) + data.ljust(layout.room, b"\0")
 
 
 def _write(file: BinaryIO, layout: Layout, entries: list[tuple[int, bytes]], following: int) -> int:
     body = b"".join(entry for _, entry in sorted(entries))
-    count = struct.pack("<Q" if layout.big else "<H", len(entries))
+    count = struct.pack(f"<{layout.length}", len(entries))
     return _to_end(file, count + body + struct.pack(f"<{layout.offset}", following))
 
 
