@@ -8,7 +8,7 @@ import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 
 from esrgan.errors import EsrganError
-from esrgan.picture_vips import pyvips
+from esrgan.picture_vips import grey_or_rgb, pyvips
 
 MILLIMETRES = 25.4  # to an inch
 
@@ -28,5 +28,5 @@ def load_bmp(source: Path | bytes, name: str, *, limit_pixels: int) -> pyvips.Im
             pixels = np.asarray(image.convert(mode))
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error) as error:
         raise EsrganError(f"{name}: damaged or not readable ({error})") from error
-    loaded = pyvips.Image.new_from_array(pixels, interpretation="b-w" if mode == "L" else "srgb")
+    loaded = grey_or_rgb(pyvips.Image.new_from_array(pixels))
     return loaded.copy(xres=dots[0] / MILLIMETRES, yres=dots[1] / MILLIMETRES) if all(dots) else loaded

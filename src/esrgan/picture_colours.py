@@ -3,7 +3,7 @@
 import struct
 
 from esrgan.errors import EsrganError
-from esrgan.picture_vips import pyvips
+from esrgan.picture_vips import grey_or_rgb, pyvips
 
 AS_THEY_ARE = ("b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "histogram", "scrgb")
 """Interpretations whose values are kept; the last is what libvips takes all float RGB for, linear or not."""
@@ -51,8 +51,7 @@ def _of_whole_numbers(image: pyvips.Image, name: str) -> pyvips.Image:
         raise EsrganError(f"{name}: samples of type {image.format} are not supported; convert it to 8 or 16 bits first")
     if image.bands > 4:
         raise EsrganError(f"{name}: {image.bands} channels; only grey and RGB, with or without alpha, are supported")
-    kinds = {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16")}
-    return image.copy(interpretation=kinds[image.format][image.bands > 2])
+    return grey_or_rgb(image)
 
 
 def png_notes(chunks: dict[bytes, bytes]) -> tuple[str, ...]:

@@ -8,12 +8,10 @@ import numpy as np
 
 from esrgan.errors import EsrganError, first_line
 from esrgan.extras import import_extra
-from esrgan.picture_vips import pyvips
+from esrgan.picture_vips import grey_or_rgb, pyvips
 
 FIELDS = {"exif": "exif-data", "xmp": "xmp-data", "icc_profile": "icc-profile-data"}
 """Where pillow-heif has metadata, and where libvips has it."""
-INTERPRETATIONS = {(1, 1): "b-w", (3, 1): "srgb", (1, 2): "grey16", (3, 2): "rgb16"}
-"""Of so many colours with so many bytes."""
 
 
 def load_heic(source: Path | bytes, name: str, *, limit_pixels: int) -> tuple[pyvips.Image, tuple[str, ...]]:
@@ -33,8 +31,7 @@ def load_heic(source: Path | bytes, name: str, *, limit_pixels: int) -> tuple[py
         pixels, about = np.asarray(file), file.info
     except (OSError, ValueError, RuntimeError, SyntaxError, EOFError) as error:
         raise EsrganError(f"{name}: damaged or not readable ({first_line(error)})") from error
-    colours = 1 if pixels.ndim == 2 or pixels.shape[2] < 3 else 3
-    image = pyvips.Image.new_from_array(pixels, interpretation=INTERPRETATIONS[colours, pixels.itemsize]).copy()
+    image = grey_or_rgb(pyvips.Image.new_from_array(pixels))
     image.set_type(pyvips.GValue.gint_type, "bits-per-sample", about["bit_depth"])
     for theirs, ours in FIELDS.items():
         if data := about.get(theirs):

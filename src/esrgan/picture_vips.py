@@ -14,4 +14,13 @@ pyvips.block_untrusted_set(True)
 # one's, and GLib ends the program for that. No public name undoes it.
 getattr(pyvips, "_remove_log_handler", lambda: None)()
 
-__all__ = ["pyvips"]
+
+def grey_or_rgb(image: pyvips.Image) -> pyvips.Image:
+    """``image``, of 8 or 16 bits without sign, known as what its bands are: grey or RGB, with alpha or not."""
+    deep = image.format == "ushort"
+    if image.bands > 2:
+        return image.copy(interpretation="rgb16" if deep else "srgb")
+    return image.copy(interpretation="grey16" if deep else "b-w")
+
+
+__all__ = ["grey_or_rgb", "pyvips"]

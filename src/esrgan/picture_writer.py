@@ -16,7 +16,7 @@ from esrgan.containers import insert
 from esrgan.errors import EsrganError, of_system
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
-from esrgan.picture_vips import pyvips
+from esrgan.picture_vips import grey_or_rgb, pyvips
 from esrgan.picture_xmp import xmp_of_result
 from esrgan.png_stream import chunk, png_stream
 from esrgan.tiff_tags import RESOLUTION, add_exif, remove_tags
@@ -119,7 +119,7 @@ def _save(reading: int, descriptor: int, form: Format, size: tuple[int, int], li
         image = image.flatten(background=65535 if like.bits == 16 else 255)
     if like.bits == 16 and not form.deep:
         image = (image / 257).rint().cast("uchar")
-    image = dress(image.copy(interpretation=_interpretation(image)), like, size[0])
+    image = dress(grey_or_rgb(image), like, size[0])
     if image.get_typeof("iptc-data"):
         if form.name == "tiff":
             image.remove("iptc-data")  # libvips would cut it to a quarter; ``_finish`` adds it whole
@@ -141,10 +141,6 @@ def _source(reading: int) -> pyvips.Source:
     source = pyvips.SourceCustom()
     source.on_read(lambda size: os.read(reading, size))
     return source
-
-
-def _interpretation(image: pyvips.Image) -> str:
-    return {"uchar": ("b-w", "srgb"), "ushort": ("grey16", "rgb16")}[image.format][image.bands > 2]
 
 
 def dress(image: pyvips.Image, like: Picture, page_height: int) -> pyvips.Image:
