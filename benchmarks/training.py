@@ -111,8 +111,8 @@ def _ours(config: Config) -> Callable[[], object]:
 
     def run() -> None:
         step = next(steps)
-        if team.average:
-            team.average.update(step.number, step.finite)
+        if team.ema:
+            team.ema.update(step.number, step.finite)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -11,7 +11,7 @@ from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
 from esrgan.losses import shifted
 from esrgan.objectives import gan_objective, psnr_objective
-from esrgan.players import Average, Player
+from esrgan.players import EMA, Player
 from esrgan.steps import train_steps
 from esrgan.upscaler import Upscaler
 
@@ -119,10 +119,10 @@ def test_pictures_are_those_of_the_cpu(precision):
 def test_the_average_follows_recorded_steps():
     players, objective = team("psnr")
     net = players[0].net
-    average = Average(net, copy.deepcopy(net), 0.5)
+    ema = EMA(net, copy.deepcopy(net), 0.5)
     for step in train_steps(objective, players, batches(8)):
-        average.update(step.number, step.finite)
-    distance = sum((a - b).abs().sum() for a, b in zip(average.net.parameters(), net.parameters(), strict=True))
+        ema.update(step.number, step.finite)
+    distance = sum((a - b).abs().sum() for a, b in zip(ema.net.parameters(), net.parameters(), strict=True))
     assert 0 < distance < 10
 
 

@@ -8,7 +8,7 @@ from esrgan.config import GeneratorConfig, OptimConfig
 from esrgan.discriminator import Discriminator
 from esrgan.generator import Generator
 from esrgan.muon import Muon
-from esrgan.players import Average, Player, rate
+from esrgan.players import EMA, Player, rate
 
 SHAPE = GeneratorConfig(channels=8, growth=4, blocks=1)
 FINE, BAD = torch.tensor(True), torch.tensor(False)
@@ -72,19 +72,19 @@ def test_a_step_that_is_not_finite_changes_nothing(algorithm):
     net.add_module("body", nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)))
     net.add_module("last", nn.Conv2d(3, 3, 1))
     p, steps = player(net, algorithm=algorithm), []
-    average = Average(net, copy.deepcopy(net), 0.9)
+    ema = EMA(net, copy.deepcopy(net), 0.9)
     learn(p)
-    average.update(1, FINE)
-    before, state, mean = weights(p), copy.deepcopy(p.state_dict()), copy.deepcopy(average.net.state_dict())
+    ema.update(1, FINE)
+    before, state, mean = weights(p), copy.deepcopy(p.state_dict()), copy.deepcopy(ema.net.state_dict())
     p(torch.full((1, 3, 8, 8), float("nan"))).sum().backward()
     steps.append(p.average_gradient())
     assert not steps[-1].isfinite()
     p.set_rate(2)
     p.step(BAD)
-    average.update(2, BAD)
+    ema.update(2, BAD)
     assert all(map(torch.equal, before, weights(p)))
     torch.testing.assert_close(p.state_dict(), state, rtol=0, atol=0)
-    torch.testing.assert_close(average.net.state_dict(), mean, rtol=0, atol=0)
+    torch.testing.assert_close(ema.net.state_dict(), mean, rtol=0, atol=0)
     learn(p, 3)
     assert not all(map(torch.equal, before, weights(p)))
 
@@ -115,12 +115,12 @@ def test_a_player_from_a_device_without_fused_adam_goes_on_here():
 
 def test_the_average_follows_and_is_young_at_first():
     net = nn.Linear(1, 1, bias=False)
-    average = Average(net, copy.deepcopy(net), 0.999)
+    ema = EMA(net, copy.deepcopy(net), 0.999)
     with torch.no_grad():
         start = net.weight.item()
         net.weight += 1
-    average.update(1, FINE)
-    assert average.net.weight.item() - start == pytest.approx(10 / 11)
+    ema.update(1, FINE)
+    assert ema.net.weight.item() - start == pytest.approx(10 / 11)
 
 
 @pytest.mark.parametrize("algorithm", ["adam", "muon"])
@@ -150,12 +150,12 @@ def test_a_gradient_shorter_than_the_largest_is_left_as_it_is():
 
 def test_the_average_has_its_memory_once_it_is_old():
     net = nn.Linear(1, 1, bias=False)
-    average = Average(net, copy.deepcopy(net), 0.9)
+    ema = EMA(net, copy.deepcopy(net), 0.9)
     start = net.weight.item()
     with torch.no_grad():
         net.weight += 1
-    average.update(10_000, FINE)
-    assert average.net.weight.item() - start == pytest.approx(0.1, rel=1e-4)
+    ema.update(10_000, FINE)
+    assert ema.net.weight.item() - start == pytest.approx(0.1, rel=1e-4)
 
 
 def test_muon_moves_the_convolutions_of_the_body_and_adam_all_else_with_its_betas():

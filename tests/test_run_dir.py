@@ -176,7 +176,7 @@ def test_the_log_is_cut_to_the_state_and_has_no_repeats(config):
         with (run.path / "log.jsonl").open("a") as file:
             file.write('{"step": 14, "loss')
         team = build_team(config)
-        progress = run.restore(team.players, team.average)
+        progress = run.restore(team.players, team.ema)
         assert progress.step == 12
         run.cut_log(progress)
         assert [row["step"] for row in run.rows() if row["step"]] == [4, 8, 12]
@@ -189,8 +189,8 @@ def test_an_old_state_without_the_newer_fields_is_read(config):
         progress = Progress(step=3, best=1.0, sums={"pixel": torch.tensor(2.0)}, count=2)
         for name in ("skipped", "streak", "returns", "due", "data"):
             delattr(progress, name)
-        run.save(progress, team.players, team.average)
-        read = run.restore(team.players, team.average)
+        run.save(progress, team.players, team.ema)
+        read = run.restore(team.players, team.ema)
         read.add(4, {"pixel": torch.tensor(1.0)}, torch.tensor(True))
         assert read.take() == {"pixel": 1.0}
 
@@ -241,8 +241,8 @@ def test_a_validation_that_is_still_due_leaves_no_line_behind(config):
     with RunDir.opened(config) as run:
         run.log({"step": 6, "validation": {"psnr_y": 20.0}, "best": True})
         for due, kept in ((False, 1), (True, 0)):
-            run.save(Progress(step=6, due=due), team.players, team.average)
-            run.cut_log(run.restore(team.players, team.average))
+            run.save(Progress(step=6, due=due), team.players, team.ema)
+            run.cut_log(run.restore(team.players, team.ema))
             assert len(run.rows()) == kept
 
 
@@ -256,9 +256,9 @@ def test_steps_left_out_are_a_streak_only_in_a_row():
 def test_a_run_that_went_back_goes_on_with_the_smaller_learning_rate(config):
     team = build_team(config)
     with RunDir.opened(config) as run:
-        run.save(Progress(step=3, returns=2), team.players, team.average)
+        run.save(Progress(step=3, returns=2), team.players, team.ema)
         again = build_team(config)
-        run.restore(again.players, again.average)
+        run.restore(again.players, again.ema)
     assert again.players["generator"].rate(4) == team.players["generator"].rate(4) / 4
 
 

@@ -284,7 +284,7 @@ def test_what_a_run_validates_and_saves_is_the_average(tmp_path):
     assert all(torch.equal(saved[name], weight) for name, weight in state["average"].items())
     assert not torch.equal(saved["conv_last.weight"], state["players"]["generator"]["net"]["conv_last.weight"])
     team = build_team(config)
-    assert team.result is team.average.net
+    assert team.result is team.ema.net
 
 
 def test_the_last_step_is_logged_validated_and_saved_whatever_the_intervals(tmp_path):

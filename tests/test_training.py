@@ -84,7 +84,7 @@ def run_with(config, steps, times=10**6):
     with RunDir.opened(config) as run:
         team = build_team(config)
         patches = Poisoned(Patches(photo_store(config, 4), patch=32, seed=0), steps, times)
-        setup = Setup(players=team.players, average=team.average, objective=team.objective, patches=patches,
+        setup = Setup(players=team.players, ema=team.ema, objective=team.objective, patches=patches,
                     validate=None, save_models=lambda *_: None)  # fmt: skip
         try:
             fit(config, run, setup)
@@ -113,7 +113,7 @@ def test_a_network_whose_pictures_are_not_finite_goes_back_too(tmp_path):
     values = iter([math.nan, 1.0, 2.0])
     with RunDir.opened(config) as run:
         team = build_team(config)
-        setup = Setup(players=team.players, average=team.average, objective=team.objective,
+        setup = Setup(players=team.players, ema=team.ema, objective=team.objective,
                     patches=Patches(photo_store(config, 4), patch=32, seed=0), save_models=lambda *_: None,
                     validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip
         fit(config, run, setup)
@@ -191,7 +191,7 @@ def test_the_best_model_is_chosen_anew_when_another_score_chooses_it(tmp_path):
         config = tiny.stage_1(tmp_path, steps=steps, validate_every=steps)
         with RunDir.opened(config) as run:
             team = build_team(config)
-            setup = Setup(players=team.players, average=team.average, objective=team.objective, score=score,
+            setup = Setup(players=team.players, ema=team.ema, objective=team.objective, score=score,
                         patches=Patches(photo_store(config, 4), patch=32, seed=0),
                         validate=lambda *_: Scores({score: abs(value)}, value),
                         save_models=lambda step, best: kept.append(step) if best else None)  # fmt: skip
@@ -271,7 +271,7 @@ def test_the_best_score_outlives_a_return_to_a_state_from_before_it(tmp_path):
     kept = []
     with RunDir.opened(config) as run:
         team = build_team(config)
-        setup = Setup(players=team.players, average=team.average, objective=team.objective,
+        setup = Setup(players=team.players, ema=team.ema, objective=team.objective,
                     patches=Patches(photo_store(config, 4), patch=32, seed=0),
                     save_models=lambda step, best: kept.append(step) if best else None,
                     validate=lambda *_: Scores({"psnr_y": 20.0}, next(values)))  # fmt: skip

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from esrgan.generator import Generator, end
+from esrgan.generator import Generator, tail
 
 GRAPHS = 64
 """That torch may compile in all: four for each network and arithmetic."""
@@ -29,7 +29,7 @@ def compile_blocks(generator: Generator, *, dynamic: bool | None) -> None:
     config.recompile_limit = max(GRAPHS, config.recompile_limit)  # of all networks together; beyond it runs eager
     for block in generator.body:
         block.compile(dynamic=dynamic)
-    generator.end = torch.compile(end, dynamic=dynamic)
+    generator.tail = torch.compile(tail, dynamic=dynamic)
 
 
 def can_compile(device: torch.device) -> bool:

@@ -97,7 +97,7 @@ def mirrored(size: int, wanted: int, device: torch.device | None = None) -> Tens
     return torch.minimum(index, 2 * size - 2 - index).clamp(min=0)
 
 
-def end(generator: "Generator", x: Tensor) -> Tensor:
+def tail(generator: "Generator", x: Tensor) -> Tensor:
     """From the body's features to the picture; no method, so that it can be compiled and the network still copied."""
     classic = generator.config.variant == "classic"
     for i, factor in enumerate(generator.config.factors, 1):
@@ -141,7 +141,7 @@ class Generator(nn.Module):
         if classic:
             self.conv_hr = conv(channels, channels)
         self.conv_last = conv(channels, 3, ends)
-        self.end = end  # or its compiled form
+        self.tail = tail  # or its compiled form
         initialise(self, start)
 
     @property
@@ -159,7 +159,7 @@ class Generator(nn.Module):
     def enlarge(self, lr: Tensor) -> Tensor:
         """All that comes after pixel-unshuffle."""
         x = self.conv_first(lr if self.config.variant == "classic" else 2 * lr - 1)
-        return self.end(self, x + self.conv_body(self.body(x)))
+        return self.tail(self, x + self.conv_body(self.body(x)))
 
 
 @torch.no_grad()

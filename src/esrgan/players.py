@@ -135,7 +135,7 @@ class Player:
         self._buffers = [buffer.clone() for buffer in self.net.buffers()]
 
 
-class Average:
+class EMA:
     """Exponential moving average of a network's weights (EMA), with a short memory while it is young."""
 
     def __init__(self, net: nn.Module, average: nn.Module, decay: float) -> None:

@@ -54,8 +54,8 @@ def _time(team: Team, config: Config, store: PhotoStore, steps: int = STEPS) -> 
     warm_up = min(WARM_UP, steps - 1)
     pace = Pace(warm_up, steps - warm_up)
     for step in train_steps(team.objective, team.players.values(), pace.watch(batches), accumulate=config.accumulate):
-        if team.average:
-            team.average.update(step.number, step.finite)
+        if team.ema:
+            team.ema.update(step.number, step.finite)
         pace.stepped(step.finite)
     return pace
 

@@ -27,7 +27,7 @@ from esrgan.config_file import differences, flattened, plain, saved_stage, to_to
 from esrgan.devices import pick_device, pick_precision
 from esrgan.errors import EsrganError
 from esrgan.files import leftovers, write_text
-from esrgan.players import Average, Player
+from esrgan.players import EMA, Player
 from esrgan.run_log import Row, RunLog, as_text
 from esrgan.run_state import Progress, read_state, write_state
 
@@ -136,16 +136,14 @@ class RunDir:
         for name in (*ALL_STATES, *MODELS):
             (self.path / name).unlink(missing_ok=True)
 
-    def save(
-        self, progress: Progress, players: dict[str, Player], average: Average | None, *, best: bool = False
-    ) -> None:
+    def save(self, progress: Progress, players: dict[str, Player], ema: EMA | None, *, best: bool = False) -> None:
         """Store the state, atomically and with a checksum; the one before it is kept."""
         if not self.first:
             return
         state = {
             "progress": vars(progress),
             "players": {name: player.state_dict() for name, player in players.items()},
-            "average": average.net.state_dict() if average else None,
+            "average": ema.net.state_dict() if ema else None,
         }
         if best:
             write_state(self.path / BEST, state)
@@ -153,9 +151,9 @@ class RunDir:
             write_state(self.path / STATES[0], state, previous=self.path / STATES[1])
 
     def restore(
-        self, players: dict[str, Player], average: Average | None, *, resume: Literal["last", "best"] = "last"
+        self, players: dict[str, Player], ema: EMA | None, *, resume: Literal["last", "best"] = "last"
     ) -> Progress:
-        """Set ``players`` and ``average`` to the saved state; step 0 where there is none.
+        """Set ``players`` and ``ema`` to the saved state; step 0 where there is none.
 
         Raises:
             EsrganError: States were there and none can be read.
@@ -165,8 +163,8 @@ class RunDir:
             return Progress()
         for name, player in players.items():
             player.load_state_dict(state["players"][name])
-        if average:
-            average.net.load_state_dict(state["average"])
+        if ema:
+            ema.net.load_state_dict(state["average"])
         progress = Progress(**state["progress"])
         for player in players.values():
             player.slowdown = 0.5**progress.returns

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +64,10 @@ def write_state(path: Path, state: dict[str, Any], *, previous: Path | None = No
     """Write ``path`` atomically; what it held before goes to ``previous``."""
     buffer = io.BytesIO()
     torch.save(canonical(state), buffer)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(hashlib.sha256(buffer.getbuffer()).digest())
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
         if previous and path.exists():
             move(path, previous)
 

@@ -92,7 +92,7 @@ def _run(config: Config) -> Path:
     with distributed.joined(), RunDir.opened(with_init_path(config)) as run, enough_memory():
         config = run.config
         watch = Board(run) if config.tensorboard and run.first else lambda _: None
-        players, average, objective, engine = team = build_team(config)
+        players, ema, objective, engine = team = build_team(config)
         net = team.result
         # before the training pictures, which may take minutes to decode
         validation = _validation(config, run, net, winograd=engine == "winograd")
@@ -112,7 +112,7 @@ def _run(config: Config) -> Path:
 
         setup = Setup(
             players=players,
-            average=average,
+            ema=ema,
             objective=objective,
             patches=patches_for(store, patch=config.patch, seed=config.seed, device=device, jpeg=config.jpeg),
             validate=validation,

@@ -15,7 +15,7 @@ from esrgan.errors import EsrganError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model
 from esrgan.objectives import Objective, gan_objective, psnr_objective
-from esrgan.players import Average, Player
+from esrgan.players import EMA, Player
 from esrgan.transplant import transplant
 from esrgan.vgg import VGGFeatures
 from esrgan.winograd_training import FrozenVGG, TrainedGenerator, learns_fast_here
@@ -28,7 +28,7 @@ class Team(NamedTuple):
     """Who takes part in a stage, and what they play for."""
 
     players: dict[str, Player]
-    average: Average | None
+    ema: EMA | None
     objective: Objective
     engine: str
     """What computes: torch or winograd."""
@@ -36,7 +36,7 @@ class Team(NamedTuple):
     @property
     def result(self) -> Generator:
         """The network that is validated and saved: the average where there is one."""
-        net = self.average.net if self.average else self.players["generator"].net
+        net = self.ema.net if self.ema else self.players["generator"].net
         assert isinstance(net, Generator)
         return net
 
@@ -51,9 +51,9 @@ def build_team(config: Config) -> Team:
     engine = "winograd" if fit else "torch"
     player = partial(Player, config=config.optim, steps=config.steps, dtype=dtype)
     generator = player(net, run=TrainedGenerator(net) if engine == "winograd" else None)
-    average = Average(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None
+    ema = EMA(net, Generator(net.config, start="paper").to(device), config.ema) if config.ema else None
     if isinstance(config, PretrainConfig):
-        return Team({"generator": generator}, average, psnr_objective(generator), engine)
+        return Team({"generator": generator}, ema, psnr_objective(generator), engine)
     shape = config.discriminator
     seen = config.patch - (net.scale if config.weights.grid else 0)
     if shape.batch_norm and config.batch == 1 and seen <= ONE_PIXEL:
@@ -67,7 +67,7 @@ def build_team(config: Config) -> Team:
     features = VGGFeatures(config.vgg, layers=config.weights.layers).to(device).to(memory_format=layout(device))
     seen_by = FrozenVGG(features) if engine == "winograd" else features
     objective = gan_objective(generator, discriminator, seen_by, config.weights)
-    return Team({"generator": generator, "discriminator": discriminator}, average, objective, engine)
+    return Team({"generator": generator, "discriminator": discriminator}, ema, objective, engine)
 
 
 def _device(config: Config) -> torch.device:

@@ -48,7 +48,7 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
         EsrganError: The states are damaged, the disk is full, another process died, or the training diverged.
         KeyboardInterrupt: It was stopped, and everything is saved; or it was told so twice.
     """
-    progress = run.restore(setup.players, setup.average, resume=config.resume)
+    progress = run.restore(setup.players, setup.ema, resume=config.resume)
     if progress.step > config.steps:
         raise EsrganError(f"{run.path} is at step {progress.step} already, past --steps {config.steps}; give more")
     _check_same(progress, run, setup)
@@ -62,7 +62,7 @@ def fit(config: Config, run: RunDir, setup: Setup) -> None:
         if 0 < progress.step < config.steps:
             session.say({"step": progress.step, "note": session.resumed()})
         if not progress.step or config.resume == "best":
-            run.save(progress, setup.players, setup.average)
+            run.save(progress, setup.players, setup.ema)
         while session.lap():
             pass
 
@@ -109,8 +109,8 @@ class _Session:
         for step in train_steps(setup.objective, setup.players.values(), batches, accumulate=config.accumulate):
             number, end = step.number, step.number == config.steps
             progress.add(number, step.losses, step.finite)
-            if setup.average:
-                setup.average.update(number, step.finite)
+            if setup.ema:
+                setup.ema.update(number, step.finite)
             if self.pace.stepped(step.finite):
                 self.tell_pace()
             self.bar.update(self.task, completed=number)
@@ -137,7 +137,7 @@ class _Session:
         if asked or wanted:
             if self.run.first and number:
                 self.setup.save_models(number, False)
-            self.run.save(self.progress, self.setup.players, self.setup.average)
+            self.run.save(self.progress, self.setup.players, self.setup.ema)
         if asked:
             signals = self.stop[0] if self.stop else "a signal to another process"
             self.say({"step": number, "note": f"stopped by {signals}; the same command goes on from here"})
@@ -205,7 +205,7 @@ class _Session:
         if best:
             progress.best = found.value
             setup.save_models(progress.step, True)
-            run.save(progress, setup.players, setup.average, best=True)
+            run.save(progress, setup.players, setup.ema, best=True)
         row: Row = {"step": progress.step, "validation": found.scores, "best": best}
         row["verdict"] = verdict([*run.rows(), row], setup.references, name=setup.score)
         if isinstance(self.config, TrainConfig) and (found.scores["psnr_y"] or 0.0) < self.config.psnr_floor:
@@ -234,13 +234,13 @@ class _Session:
             self.run.note(progress.step, end)
             raise EsrganError(end)
         returns, before = progress.returns + 1, progress
-        self.progress = self.run.restore(setup.players, setup.average)
+        self.progress = self.run.restore(setup.players, setup.ema)
         self.run.cut_log(self.progress)
         self.progress.returns, self.progress.streak, self.progress.skipped = returns, 0, before.skipped
         self.progress.best, self.progress.score = before.best, before.score  # its model is kept
         for player in setup.players.values():
             player.slowdown = 0.5**returns
-        self.run.save(self.progress, setup.players, setup.average)
+        self.run.save(self.progress, setup.players, setup.ema)
         self.clock.restart(self.progress.step)
         self.say({"step": self.progress.step, "note": f"{trouble}; back to step {self.progress.step} with the learning "
                   f"rate halved (return {returns} of {RETURNS})"})  # fmt: skip

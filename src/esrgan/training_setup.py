@@ -10,7 +10,7 @@ from esrgan import distributed
 from esrgan.config import Config
 from esrgan.data import Patches, share_of_batch
 from esrgan.objectives import Objective
-from esrgan.players import Average, Player
+from esrgan.players import EMA, Player
 from esrgan.run_log import Row
 
 
@@ -32,7 +32,7 @@ class Setup:
 
     players: dict[str, Player]
     """Who learns; the generator comes first."""
-    average: Average | None
+    ema: EMA | None
     """Average of the generator's weights, if one is kept."""
     objective: Objective
     patches: Patches

@@ -102,14 +102,14 @@ class _Run:
         parts = list(product(spans(height, PART, HALO), spans(width, PART, HALO)))
         body = self._body_shapes(*picture.shape[1:])
         largest = (max(span.read_stop - span.read_start for span in sides) for sides in zip(*parts, strict=True))
-        memory = mapped(max(_numbers(body), _numbers(body[:1]) + _numbers(self._end_shapes(*largest))))
+        memory = mapped(max(_numbers(body), _numbers(body[:1]) + _numbers(self._tail_shapes(*largest))))
         features = self._body(picture, _features(memory, body))
         memory = memory[features.data.size :]
         shape = 1, 3, self.factor * height, self.factor * width
         sr = torch.from_numpy(mapped(math.prod(shape)).reshape(shape))
         for rows, columns in parts:
             part = features.inner[:, :, rows.read, columns.read]
-            kept = self._end(part, _features(memory, self._end_shapes(*part.shape[2:4])))
+            kept = self._tail(part, _features(memory, self._tail_shapes(*part.shape[2:4])))
             kept = kept[..., rows.kept(self.factor), columns.kept(self.factor)]
             sr[..., rows.placed(self.factor), columns.placed(self.factor)] = kept
         return sr
@@ -145,15 +145,15 @@ class _Run:
             layer = self.layers[f"{name}.conv{i + 1}"]
             yield convolution(layer, x, grown.part(i * layer.kept, layer.kept), grown=grown)
 
-    def _end_shapes(self, height: int, width: int) -> list[Shape]:
-        """Of all that ``_end`` uses, in the order in which it does."""
+    def _tail_shapes(self, height: int, width: int) -> list[Shape]:
+        """Of all that ``_tail`` uses, in the order in which it does."""
         channels, shapes = self.config.channels, [(self.config.channels, height, width)]
         for factor in self.config.factors:
             height, width = factor * height, factor * width
             shapes += [(channels, height, width)] * (1 if factor == 2 else 2)
         return [*shapes, (channels, height, width), (3, height, width)]
 
-    def _end(self, part: Array, features: Iterator[Features]) -> Tensor:
+    def _tail(self, part: Array, features: Iterator[Features]) -> Tensor:
         """From the body's features to the picture, (1, 3, H, W)."""
         x = next(features)
         x.inner[:] = part
