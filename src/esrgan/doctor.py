@@ -40,11 +40,12 @@ def examine(images: Sequence[Path], *, val: Sequence[Path] = (), scale: int = 4,
 
     A folder of pairs (HR and LR, as ``esrgan test`` takes them) is also looked at as pairs; of its pictures HR counts.
     """
-    paired = [folder for folder in (*images, *val) if folder.is_dir() and _is_paired(folder, scale)]
-    training = _census(_hr_images(images, scale), patch, cuts=bool(val))
-    findings = [*_of_training(training, patch), *_of_validation(training, val, scale)]
-    for folder in paired:
-        findings += of_pairs(folder, scale)
+    paired, wrong = _folders_of_pairs((*images, *val), scale)
+    lr = {files.lr for pairs in paired.values() for files in pairs}
+    training = _census([path for path in find_images(images) if path not in lr], patch, cuts=bool(val))
+    findings = [*_of_training(training, patch), *_of_validation(training, _validated(val, paired, scale)), *wrong]
+    for folder, pairs in paired.items():
+        findings += _of_pairs(folder, pairs, scale)
         if folder in images:
             findings.append(
                 Finding(f"a run with --images {folder} would train on its LR pictures too; give its HR folder", False)
@@ -59,31 +60,41 @@ def examine_store(store: PhotoStore, *, val: Sequence[Path] = (), patch: int = 1
     looks = in_threads(lambda i: look(store.picture(i)[1], patch, cuts=bool(val)), chosen)
     for i, seen in zip(chosen, looks, strict=True):
         training.take(store.names[i], seen)
-    findings = [*_of_training(training, patch, every), *_of_validation(training, val, store.scale)]
+    paired, wrong = _folders_of_pairs(val, store.scale)
+    validated = _validated(val, paired, store.scale)
+    findings = [*_of_training(training, patch, every), *_of_validation(training, validated), *wrong]
     if every > 1:
         text = f"one in {every} training pictures was looked at; `esrgan data check` looks at all"
         findings.append(Finding(text, harm=False))
-    for folder in (folder for folder in val if folder.is_dir() and _is_paired(folder, store.scale)):
-        findings += of_pairs(folder, store.scale)
+    for folder, pairs in paired.items():
+        findings += _of_pairs(folder, pairs, store.scale)
     return sorted(findings, key=lambda finding: not finding.harm)
 
 
-def _hr_images(places: Sequence[Path], scale: int) -> list[Path]:
-    """All pictures; of folders of pairs the HR ones."""
-    lr = {files.lr for place in places if place.is_dir() and _is_paired(place, scale) for files in _pairs(place, scale)}
-    return [path for path in find_images(places) if path not in lr]
+def _folders_of_pairs(places: Sequence[Path], scale: int) -> tuple[dict[Path, list[PairFiles]], list[Finding]]:
+    """Those of ``places`` that are folders of HR and LR pictures, with their pairs; none where partners are missing.
+
+    And what is said of these.
+    """
+    paired: dict[Path, list[PairFiles]] = {}
+    wrong = []
+    for folder in (place for place in places if place.is_dir() and place not in paired):
+        try:
+            pairs = find_pairs(folder, scale)
+        except NoPartnerError as error:
+            paired[folder] = []
+            wrong.append(Finding(str(error), harm=True))
+        except EsrganError:  # of training pictures, which may lie deeper; of --val it is raised later
+            continue
+        else:
+            if any(files.lr for files in pairs):
+                paired[folder] = pairs
+    return paired, wrong
 
 
-def _pairs(folder: Path, scale: int) -> list[PairFiles]:
-    try:
-        return find_pairs(folder, scale)
-    except EsrganError:  # ``of_pairs`` says it
-        return []
-
-
-def _validated(place: Path, scale: int) -> list[PairFiles]:
-    """What a run with this in --val is validated on; unlike training pictures, not searched for in subfolders."""
-    return _pairs(place, scale) if place.is_dir() and _is_paired(place, scale) else find_pairs(place, scale)
+def _validated(val: Sequence[Path], paired: dict[Path, list[PairFiles]], scale: int) -> list[Path]:
+    """What a run with these in --val is validated on; unlike training pictures, not searched for in subfolders."""
+    return [files.hr for place in val for files in (paired[place] if place in paired else find_pairs(place, scale))]
 
 
 def _census(paths: Sequence[Path], patch: int, *, cuts: bool = False) -> Census:
@@ -137,10 +148,9 @@ def _of_training(seen: Census, patch: int, every: int = 1) -> Iterator[Finding]:
     )
 
 
-def _of_validation(training: Census, val: Sequence[Path], scale: int) -> Iterator[Finding]:
-    if not val:
+def _of_validation(training: Census, paths: Sequence[Path]) -> Iterator[Finding]:
+    if not paths:
         return
-    paths = [files.hr for place in val for files in _validated(place, scale)]
     seen = _census(paths, patch=32)
     alike = twins(seen, training, same=False)
     pictures = "validation picture", "validation pictures"
@@ -172,13 +182,8 @@ def _cuts(training: Census, paths: Sequence[Path], known: set[str]) -> Iterator[
             yield f"{path} in {training.names[i]}"
 
 
-def of_pairs(folder: Path, scale: int) -> Iterator[Finding]:
-    """What is wrong with a folder of HR and LR pictures."""
-    try:
-        pairs = find_pairs(folder, scale)
-    except EsrganError as error:
-        yield Finding(str(error), harm=True)
-        return
+def _of_pairs(folder: Path, pairs: list[PairFiles], scale: int) -> Iterator[Finding]:
+    """What is wrong with the HR and LR pictures of a folder."""
     unfit: list[str] = []
     told: dict[str, Way] = {}
     for files in pairs[:: max(1, len(pairs) // PAIRS)] if len(pairs) > 4 * PAIRS else pairs:
@@ -223,12 +228,3 @@ def _named(alike: Iterable[tuple[int, int]], ones: Census, others: Census) -> li
 def _apart(twin: tuple[int, int], seen: Census) -> bool:
     small, large = sorted(seen.sizes[i] for i in twin)
     return large > 2 * small
-
-
-def _is_paired(folder: Path, scale: int) -> bool:
-    try:
-        return any(files.lr for files in find_pairs(folder, scale))
-    except NoPartnerError:
-        return True
-    except EsrganError:
-        return False
