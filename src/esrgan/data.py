@@ -35,7 +35,10 @@ class Patches:
         self._ends = np.cumsum(positions)
 
     def __call__(self, step: int, count: int, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
-        """The ``count`` patches of ``step``: LR (count, 3, h, w) and HR, uint8; of these only ``rows``, if given."""
+        """The ``count`` patches of ``step``: LR (count, 3, h, w) and HR, uint8; of these only ``rows``, if given.
+
+        In memory channels lie last.
+        """
         random = np.random.default_rng((self.seed, step))
         picks = random.integers(0, self._ends[-1], count)
         turns = random.integers(0, 8, count)
@@ -54,18 +57,18 @@ class Patches:
     def cut(self, pictures: Rows, y: Rows, x: Rows, turns: Rows, qualities: Rows) -> tuple[Tensor, Tensor]:
         """Patches at LR positions ``y``, ``x`` of ``pictures``: LR and HR, (N, 3, h, w) uint8; quality 0 = no JPEG."""
         side, scale = self.side, self.store.scale
-        lr = np.empty((len(turns), 3, side, side), np.uint8)
-        hr = np.empty((len(turns), 3, side * scale, side * scale), np.uint8)
+        lr = np.empty((len(turns), side, side, 3), np.uint8)
+        hr = np.empty((len(turns), side * scale, side * scale, 3), np.uint8)
         places = zip(*(row.tolist() for row in (pictures, y, x, turns, qualities)), strict=True)
         for n, (i, top, left, turn, quality) in enumerate(places):
             small, large = self.store.picture(i)
             square = small[top : top + side, left : left + side]
             if quality:
                 square = compressed_square(small, top, left, side, quality)
-            lr[n] = turned(square, turn).transpose(2, 0, 1)
+            _copy(turned(square, turn), lr[n])
             square = large[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
-            hr[n] = turned(square, turn).transpose(2, 0, 1)
-        return torch.from_numpy(lr), torch.from_numpy(hr)
+            _copy(turned(square, turn), hr[n])
+        return torch.from_numpy(lr).permute(0, 3, 1, 2), torch.from_numpy(hr).permute(0, 3, 1, 2)
 
     def ahead(
         self, first: int, last: int, count: int, rows: Rows | None = None
@@ -103,6 +106,15 @@ def turned(image: Bytes, turn: int) -> Bytes:
     image = image.transpose(1, 0, 2) if turn & 4 else image
     image = image[::-1] if turn & 2 else image
     return image[:, ::-1] if turn & 1 else image
+
+
+def _copy(image: Bytes, to: Bytes) -> None:
+    """Fill ``to``; where rows lie otherwise there, channel by channel: for all at once numpy takes 5 times as long."""
+    if image.strides[1] == to.strides[1]:
+        to[:] = image
+        return
+    for channel in range(3):
+        to[..., channel] = image[..., channel]
 
 
 def to_unit(image: Tensor, device: torch.device | str) -> Tensor:
