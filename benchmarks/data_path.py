@@ -44,7 +44,7 @@ def main(
         json: File for the figures.
     """
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # on Windows it holds files in use
         patches = Patches(PhotoStore.of(images, scale=4, patch=patch, cache=Path(folder)), patch=patch, seed=0)
         plain = PerItem(images, patch=patch)
         few = max(1, batch * batches // 100)

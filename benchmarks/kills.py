@@ -4,6 +4,7 @@
 
 Each life of a run is a process of its own that ends by SIGKILL, or, one time in ten, by SIGTERM. In the end every file
 of the two run folders must be equal, and the logs too but for their times and the lines that tell of the stops.
+Not on Windows.
 """
 
 import json

@@ -4,6 +4,7 @@
     uv run python -m benchmarks.memory --model nearest --megapixels 4 64 268
 
 ``nearest`` stands in the network's place: all else is the same, and pictures become possible that take a CPU hours.
+Not on Windows.
 """
 
 import json as json_module

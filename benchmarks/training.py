@@ -71,7 +71,7 @@ def main(
     clock = pick_clock(processor=processor)
     torch.manual_seed(0)
     generator = Generator(NETWORKS[network])
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # on Windows it holds files in use
         folder = Path(name)
         save_model(generator, folder / "init.safetensors")
         photos = tuple(images)

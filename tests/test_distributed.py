@@ -14,7 +14,9 @@ import pytest
 import tiny
 import torch
 
+from esrgan import distributed
 from esrgan.distributed import anyone, average_, everyone, rank, shared, size
+from esrgan.errors import EsrganError
 from esrgan.stages import pretrain, train
 
 RUN = (
@@ -154,3 +156,13 @@ def test_alone_everything_gives_back_what_it_got():
     assert everyone(x) is x
     assert average_(x) is x
     assert (rank(), size(), shared("x"), anyone(True), anyone(False)) == (0, 1, "x", True, False)
+
+
+def test_several_processes_need_a_torch_that_knows_of_them_and_one_does_not(monkeypatch):
+    monkeypatch.setattr(distributed.dist, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with distributed.joined():
+        assert distributed.size() == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(EsrganError, match="built without torch"), distributed.joined():
+        pass

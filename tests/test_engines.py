@@ -13,6 +13,7 @@ from esrgan.convolutions import activate, conv_activated
 from esrgan.devices import bf16_is_fast
 from esrgan.engines import BySize, Ncnn, OpenVINO, Torch, pick_engine
 from esrgan.errors import EsrganError, UsageError
+from esrgan.extras import import_extra
 from esrgan.generator import Generator
 from esrgan.images import read_rgb
 from esrgan.library import entries
@@ -201,6 +202,40 @@ def test_small_tiles_do_not_load_openvino():
     assert not engine.large._ready
     assert psnr(engine(large, torch.float32), torch_only(large, torch.float32)) > 80
     assert isinstance(engine.large._ready[torch.float32], openvino.InferRequest)
+
+
+def break_package(monkeypatch, folder, name):
+    """Let ``name`` be a package that is installed and cannot be imported, as where the system's libraries are old."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text("raise ImportError('GLIBC_2.38 not found')")
+    for module in [module for module in sys.modules if module.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+@pytest.mark.parametrize("pictures", [1, 100])
+@pytest.mark.parametrize("broken", ["openvino", "ncnn", "llvmlite"])
+def test_an_engine_that_cannot_be_imported_leaves_the_work_to_torch(broken, pictures, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("esrgan.engines.runs_fast_here", lambda: True)
+    monkeypatch.setattr(
+        "esrgan.winograd_engine.code", lambda _: import_extra("llvmlite.ir", "winograd")
+    )  # not made yet
+    pretend(monkeypatch, fast_bf16=False, installed=(broken,))
+    break_package(monkeypatch, tmp_path, broken)
+    network, picture = made(SHAPES[0]), made_picture(128, 128)
+    engine = pick_engine("auto", network, device="cpu", precision="fp32")
+    if isinstance(engine, BySize):
+        engine.expect(pictures)
+    wanted = Torch(network, torch.device("cpu"), torch.float32)(picture, torch.float32)
+    for _ in range(2):
+        assert torch.equal(engine(picture, torch.float32), wanted)
+    assert "torch" in engine.about
+    assert [broken in line and "GLIBC_2.38" in line for line in caplog.messages] == [True]
+    with pytest.raises(EsrganError, match=rf"needs {broken}.*cannot be imported \(GLIBC_2.38.*install it anew"):
+        pick_engine({"llvmlite": "winograd"}.get(broken, broken), network, device="cpu", precision="fp32")(
+            picture, torch.float32
+        )
 
 
 def test_without_llvmlite_winograd_is_an_error_that_says_how_to_install_it(monkeypatch):

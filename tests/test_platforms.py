@@ -1,5 +1,6 @@
 """What other systems and devices need, tried here as far as that goes."""
 
+import errno
 import io
 import os
 import sys
@@ -11,15 +12,18 @@ from conftest import photo
 from PIL import Image
 
 from esrgan import files
+from esrgan.cli import _Unread
 from esrgan.devices import layout
 from esrgan.engines import _all_bits
-from esrgan.enlarge_file import Enlargement
-from esrgan.errors import EsrganError, UsageError
+from esrgan.enlarge_file import Enlargement, _check_room
+from esrgan.errors import EsrganError, UsageError, is_unread, until_unread
 from esrgan.files import move
 from esrgan.folders import Naming, plan
 from esrgan.images import find_images, read_list
+from esrgan.library import find_model
 from esrgan.memory import is_out_of_memory
 from esrgan.model_file import load_model
+from esrgan.photo_store import default_cache
 from esrgan.record import Record
 from esrgan.tile_size import usual_tile
 from esrgan.upscale_one import upscale
@@ -126,6 +130,75 @@ def test_lists_are_read_as_windows_writes_them(tmp_path, encoding):
     text = "\ufeffd\u00e9j\u00e0.png\r\nb.png\r\n" if encoding == "utf-16-le" else "d\u00e9j\u00e0.png\r\nb.png\r\n"
     (tmp_path / "list.txt").write_bytes(text.encode(encoding))
     assert read_list(tmp_path / "list.txt") == [tmp_path / "d\u00e9j\u00e0.png", tmp_path / "b.png"]
+
+
+def test_pictures_are_in_the_same_order_everywhere(monkeypatch, tmp_path):
+    for name in ("a.png", "IMG_1.png", "sub/B.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    here = find_images([tmp_path])
+    assert [path.name for path in here] == ["IMG_1.png", "a.png", "b.png", "B.png"]
+    windows = type("Windows", (type(tmp_path),), {"__lt__": lambda one, other: str(one).lower() < str(other).lower()})
+    assert list(map(str, find_images([windows(tmp_path)]))) == list(map(str, here))
+
+
+def test_on_windows_a_pipe_that_nobody_reads_has_another_error(monkeypatch):
+    unread = OSError(errno.EINVAL, "Invalid argument")
+    assert not is_unread(unread)
+    assert is_unread(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert is_unread(unread)
+    assert not is_unread(OSError(errno.EINVAL, "Invalid argument", "a?b"))
+    assert not is_unread(OSError(errno.ENOSPC, "No space left on device"))
+    with until_unread():
+        raise unread
+    with pytest.raises(OSError, match="No space"), until_unread():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_of_names_goes_on_when_windows_says_that_nobody_reads_them(monkeypatch, tmp_path):
+    with (tmp_path / "names").open("wb") as file:
+        stream = _Unread(file, "utf-8", line_buffering=True)
+        monkeypatch.setattr(sys, "platform", "win32")
+        stream._to_nowhere(OSError(errno.EINVAL, "Invalid argument"))
+        print("more", file=stream)
+        with pytest.raises(OSError, match="No space"):
+            stream._to_nowhere(OSError(errno.ENOSPC, "No space left on device"))
+    assert not (tmp_path / "names").read_bytes()
+
+
+def test_records_are_found_by_names_as_the_disk_knows_them(monkeypatch, tmp_path):
+    (tmp_path / "IMG_x4.png").write_bytes(b"a picture")
+    Record(tmp_path).add_alone(tmp_path / "IMG_x4.png", tmp_path / "IMG_x4.png")
+    assert not Record(tmp_path)._entries.keys() & {"img_x4.png"}
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (tmp_path / "img_x4.png").write_bytes(b"a picture")  # the same file there
+    assert Record(tmp_path).is_result(tmp_path / "img_x4.png")
+
+
+def test_a_disk_that_tells_no_size_is_written_to(monkeypatch, tmp_path):
+    with (tmp_path / "file").open("wb") as file:
+        disk = os.fstatvfs(file.fileno())
+        monkeypatch.setattr(os, "fstatvfs", lambda _: os.statvfs_result([0] * len(disk)))
+        _check_room(file.fileno(), 10**15)
+        monkeypatch.setattr(os, "fstatvfs", lambda _: disk)
+        with pytest.raises(EsrganError, match="free"):
+            _check_room(file.fileno(), 10**18)
+
+
+def test_models_of_the_package_need_no_home_folder(monkeypatch):
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "ESRGAN_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert find_model("lite_x4_psnr").name == "lite_x4_psnr.safetensors"
+    with pytest.raises(EsrganError, match="no home folder; let ESRGAN_MODELS"):
+        find_model("mine")
+    with pytest.raises(EsrganError, match="no home folder; let --cache"):
+        default_cache()
 
 
 def test_records_know_the_files_of_other_systems(tmp_path):

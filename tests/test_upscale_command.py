@@ -521,7 +521,8 @@ def test_a_picture_too_large_for_the_disk_stops_no_other(run, tmp_path, monkeypa
     photo(600, 600).save(tmp_path / "a.png")
     for name in ("b.png", "c.png"):
         photo().save(tmp_path / name)
-    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=1_000_000), raising=False)
+    disk = SimpleNamespace(f_blocks=9, f_bavail=1, f_frsize=1_000_000)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: disk, raising=False)
     code, out, err = run(tmp_path, "--out", tmp_path / "out")
     assert (code, len(out), err[-1]) == (1, 2, "2 done, 1 failed")
     assert err[0].startswith(f"esrgan: {tmp_path / 'a.png'}: the result has 0.0 GB of pixels and its disk 0.0 GB free")

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError
 
 from esrgan import __version__
 from esrgan.commands_options import whole_numbers
-from esrgan.errors import EsrganError, UsageError, printable
+from esrgan.errors import EsrganError, UsageError, is_unread, printable
 
 VERBS = {
     "upscale": ("commands_upscale:upscale_command", "Enlarge pictures: files, folders, or standard input."),
@@ -83,10 +83,10 @@ def run(app: App, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("esrgan: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a picture on standard output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
+        if is_unread(error):  # a picture on standard output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         print(f"esrgan: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
@@ -111,17 +111,19 @@ class _Unread(io.TextIOWrapper):
     def write(self, text: str) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._to_nowhere()
+        except OSError as error:
+            self._to_nowhere(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            self._to_nowhere()
+        except OSError as error:
+            self._to_nowhere(error)
 
-    def _to_nowhere(self) -> None:
+    def _to_nowhere(self, error: OSError) -> None:
+        if not is_unread(error):
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

@@ -67,7 +67,8 @@ def layout(device: torch.device) -> torch.memory_format:
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Within it networks in fp32 compute in ``dtype`` where that is safe."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    off = dtype == torch.float32  # of which it would warn, on Apple's GPUs though it is off
+    return torch.autocast(device.type, torch.bfloat16 if off else dtype, enabled=not off)
 
 
 def pick_precision(precision: Precision, device: torch.device, *, training: bool = False) -> torch.dtype:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from esrgan.errors import EsrganError, first_line
 
@@ -29,11 +28,16 @@ def joined() -> Iterator[None]:
     """Within it this process and the others that torchrun started can talk; without torchrun, nothing happens.
 
     Raises:
-        EsrganError: The processes cannot meet: wrong RANK, WORLD_SIZE, MASTER_ADDR or MASTER_PORT.
+        EsrganError: The processes cannot meet: wrong RANK, WORLD_SIZE, MASTER_ADDR or MASTER_PORT; or a torch that was
+            built without ``torch.distributed``, as some for Windows and Jetson are.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield
         return
+    if not dist.is_available():
+        raise EsrganError("this torch was built without torch.distributed: install another, or train in one process")
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 - not there without it
+
     try:
         if torch.cuda.is_available():  # else each process would open a context on the first GPU, of half a gigabyte
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -16,6 +16,7 @@ from torch import Tensor
 from esrgan.compiled import can_compile, compile_blocks, falling_back
 from esrgan.devices import DTYPES, Precision, bf16_is_fast, layout, pick_device, pick_precision
 from esrgan.errors import EsrganError, UsageError, first_line
+from esrgan.extras import ExtraError
 from esrgan.generator import Generator, is_plain
 from esrgan.ncnn_engine import Ncnn
 from esrgan.openvino_network import OpenVINO
@@ -143,13 +144,19 @@ class BySize:
     """Torch for a few small tiles, which are done before the other engine is loaded, and that one for all others."""
 
     def __init__(self, small: Torch, large: OpenVINO | Winograd) -> None:
+        self.torch = small
         self.small: Torch | OpenVINO | Winograd = small
-        self.large = large
+        self.large: Torch | OpenVINO | Winograd = large
         self.device, self.dtype, self.about = large.device, large.dtype, large.about
 
     def __call__(self, lr: Tensor, dtype: torch.dtype) -> Tensor:
         """Enlarge (N, 3, h, w) on the CPU; the result is float32, made in ``dtype``."""
-        return (self.small if lr.shape[-2] * lr.shape[-1] < SMALL_TILE else self.large)(lr, dtype)
+        try:
+            return (self.small if lr.shape[-2] * lr.shape[-1] < SMALL_TILE else self.large)(lr, dtype)
+        except ExtraError as error:  # of a package that is there and does not work
+            log.warning("%s; torch enlarges instead, more slowly", error)
+            self.small, self.large, self.about = self.torch, self.torch, self.torch.about
+            return self.torch(lr, dtype)
 
     def expect(self, pictures: int) -> None:
         """For so many, small ones too are worth loading the other engine, or not; one run has one answer."""
@@ -189,9 +196,12 @@ def pick_engine(
     where = pick_device(device)
     dtype = _precision(network, precision, where)
     if name == "auto" and not obstacle and where.type == "cpu":
-        fastest = _fastest(cast(Generator, network), dtype)
-        if fastest != "torch":
-            return _other(fastest, cast(Generator, network), device, precision, by_itself=True)
+        try:
+            fastest = _fastest(cast(Generator, network), dtype)
+            if fastest != "torch":
+                return _other(fastest, cast(Generator, network), device, precision, by_itself=True)
+        except ExtraError as error:
+            log.warning("%s; torch enlarges instead, more slowly", error)
     return Torch(network, where, dtype, compiled=compiled)
 
 

@@ -144,6 +144,8 @@ def _check_room(descriptor: int, raw_bytes: int) -> None:
         return
     disk = os.fstatvfs(descriptor)
     free = disk.f_bavail * disk.f_frsize
+    if not disk.f_blocks:  # a file system that tells nothing of its size
+        return
     if raw_bytes * PACKED > free:
         nameless = os.fstat(descriptor).st_nlink == 0  # as files in the temporary folder are
         elsewhere = "let TMPDIR name a folder on another disk" if nameless else "choose another --out"

@@ -1,6 +1,9 @@
 """The one exception that this package raises on purpose, and what sets a wrong command apart from the rest."""
 
 import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -25,6 +28,22 @@ class DiskFullError(EsrganError):
 def of_system(error: OSError, message: str) -> EsrganError:
     """What to raise where the system said ``error``."""
     return DiskFullError(message) if error.errno == errno.ENOSPC else EsrganError(message)
+
+
+def is_unread(error: OSError) -> bool:
+    """Whether that is what the system says of a pipe whose reader went away."""
+    windows = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return windows or isinstance(error, BrokenPipeError)
+
+
+@contextmanager
+def until_unread() -> Iterator[None]:
+    """Ends without an error where a pipe's reader goes away."""
+    try:
+        yield
+    except OSError as error:
+        if not is_unread(error):
+            raise
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -153,12 +154,14 @@ def write_pt2(generator: Generator, path: Path, *, half: bool) -> None:
     """Write a program of torch.export, which runs without this package."""
     traced = trace(generator, half=half)
     program = torch.export.export(traced["mod"], traced["args"], dynamic_shapes=traced["dynamic_shapes"])
-    torch.export.save(program, path, extra_files={"esrgan": json.dumps(asdict(generator.config))})
+    with path.open("wb") as file:  # as on Windows torch opens no path of other letters than ASCII
+        torch.export.save(program, file, extra_files={"esrgan": json.dumps(asdict(generator.config))})
 
 
 def load_pt2(path: Path) -> Run:
     """Run a program of torch.export."""
-    network = torch.export.load(path).module()
+    with path.open("rb") as file:
+        network = torch.export.load(file).module()
     dtype = next(iter(network.state_dict().values())).dtype
     return lambda lr: network(lr.to(dtype))
 
@@ -173,9 +176,11 @@ def write_ncnn_pair(generator: Generator, path: Path, *, half: bool) -> None:
 
 def load_ncnn(path: Path) -> Run:
     """Run an ncnn network on the CPU, in fp32."""
-    from esrgan.ncnn_engine import open_net, run_net  # noqa: PLC0415
+    from esrgan.ncnn_engine import open_net, plain_folder, run_net  # noqa: PLC0415
 
-    net = open_net(path, path.with_suffix(".bin"), torch.float32)
+    with tempfile.TemporaryDirectory(dir=plain_folder()) as folder:
+        param, binary = (shutil.copy(file, folder) for file in with_weights(path))
+        net = open_net(Path(param), Path(binary), torch.float32)
     return lambda lr: run_net(net, lr[0])[None]
 
 

@@ -3,9 +3,14 @@
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, first_line
+
+
+class ExtraError(EsrganError):
+    """A package that is not there, or that cannot be imported."""
 
 
 def how_to_install(extra: str) -> str:
@@ -17,12 +22,16 @@ def import_extra(module: str, extra: str) -> Any:
     """Import ``module``, which the extra called ``extra`` installs.
 
     Raises:
-        EsrganError: It is not installed; the message says how to install it.
+        ExtraError: It is not installed, and the message says how to install it; or it cannot be imported.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise EsrganError(f"this needs {module}, which is not installed: {how_to_install(extra)}") from error
+        package = module.partition(".")[0]
+        if find_spec(package):
+            broken = f"this needs {module}, which is installed but cannot be imported ({first_line(error)})"
+            raise ExtraError(f"{broken}; install it anew, or remove {package}") from error
+        raise ExtraError(f"this needs {module}, which is not installed: {how_to_install(extra)}") from error
 
 
 def import_ncnn() -> Any:

@@ -12,9 +12,23 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from esrgan.errors import UsageError, of_system
+from esrgan.errors import EsrganError, UsageError, of_system
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
+
+
+def home(variable: str, inside: str, *, instead: str) -> Path:
+    """The folder that ``variable`` names or, without it, ``inside`` of the user's home folder.
+
+    Raises:
+        EsrganError: There is neither; the message says to set ``instead``.
+    """
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return Path.home() / inside
+    except RuntimeError as error:
+        raise EsrganError(f"this user has no home folder; let {instead} name a folder instead") from error
 
 
 @cache
@@ -67,7 +81,7 @@ def move(old: Path, new: Path) -> None:
     old.replace(new)
 
 
-def key_of(path: Path) -> str:
+def key_of(path: Path | str) -> str:
     """What is equal of two paths that the file system takes for one: macOS' knows no case and no form of accents."""
     if sys.platform == "darwin":
         return unicodedata.normalize("NFC", str(path)).casefold()

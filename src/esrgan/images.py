@@ -90,7 +90,8 @@ def find_images(paths: Sequence[Path], *, within: tuple[Path, ...] = ()) -> list
         if path.suffix.lower() == ".txt" and path.is_file():
             pictures = find_images(read_list(path, within), within=(*within, path.resolve()))
         elif path.is_dir():
-            pictures = sorted(walk(path, on_error=_raise, runs=False))
+            inside = walk(path, on_error=_raise, runs=False)
+            pictures = sorted(inside, key=lambda picture: picture.parts)  # upper case first on Windows, too
         elif path.exists():
             pictures = [path]
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esrgan.errors import EsrganError
+from esrgan.files import home
 from esrgan.model_file import SUFFIXES, Header, read_header
 
 SHIPPED = Path(__file__).parent / "models"
@@ -14,9 +15,14 @@ SIZES = ("full", "medium", "lite")  # best first; also slowest first
 
 
 def user_folder() -> Path:
-    """Where the user keeps model files of their own; ``ESRGAN_MODELS`` names another place."""
-    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return Path(os.environ.get("ESRGAN_MODELS") or home / "esrgan" / "models")
+    """Where the user keeps model files of their own; ``ESRGAN_MODELS`` names another place.
+
+    Raises:
+        EsrganError: The user has no home folder, and no other place is named.
+    """
+    if own := os.environ.get("ESRGAN_MODELS"):
+        return Path(own)
+    return home("XDG_DATA_HOME", ".local/share", instead="ESRGAN_MODELS") / "esrgan" / "models"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def hidden() -> list[Entry]:
 
 
 def _by_name() -> dict[str, Entry]:
-    return {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_in(SHIPPED, shipped=True))}
+    return {entry.name: entry for entry in (*_in(user_folder(), shipped=False), *_shipped())}
 
 
 def find_model(model: str | Path | None = None, *, scale: float = 4, device: str = "cpu", paired: bool = False) -> Path:
@@ -80,7 +86,8 @@ def find_model(model: str | Path | None = None, *, scale: float = 4, device: str
         return pull(str(model))
     if Path(model).is_file():
         return Path(model)
-    for entry in entries():
+    listed = (entry for some in (_shipped, entries) for entry in some())  # shipped ones need no folder of the user's
+    for entry in listed:
         if str(model) in (entry.name, entry.path.name):
             return entry.path
     names = ", ".join(entry.name for entry in entries()) or "none"
@@ -113,7 +120,7 @@ def _psnr_name(path: Path) -> Path:
 def _default(scale: float, device: str, *, paired: bool) -> Path:
     shipped = {
         entry: entry.header().config
-        for entry in _in(SHIPPED, shipped=True)
+        for entry in _shipped()
         if entry.name.endswith("_gan") and (not paired or _psnr_name(entry.path).is_file())
     }
     if not shipped:
@@ -123,6 +130,10 @@ def _default(scale: float, device: str, *, paired: bool) -> Path:
     fitting = [entry for entry, config in shipped.items() if config.scale == wanted]
     choose = max if str(device).startswith("cuda") else min
     return choose(fitting, key=lambda entry: [entry.name.startswith(size) for size in SIZES]).path  # lite ... full
+
+
+def _shipped() -> Iterator[Entry]:
+    return _in(SHIPPED, shipped=True)
 
 
 def _in(folder: Path, *, shipped: bool) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import platform
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,16 +76,39 @@ def free_bytes() -> int | None:
     except OSError:
         return None
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    left = _container_bytes(Path("/sys/fs/cgroup"))
-    return min(free, left) if free is not None and left is not None else free
+    left = [_left(group, names) for group, names in _groups(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]
+    return None if free is None else min([free, *(some for some in left if some is not None)])
 
 
-def _container_bytes(group: Path) -> int | None:
-    """What a container's limit leaves, files in memory counted as free; none where there is no limit."""
+def _groups(root: Path, mine: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
+    """The control groups whose limits hold for this process, and the names of limit and use: of version 1 or 2.
+
+    Args:
+        root: Where they are mounted.
+        mine: The file that names those of this process.
+    """
     try:
-        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        lines = mine.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, name in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        for group in (inner := top / name.strip("/"), *inner.parents):  # in a container what is above may not be there
+            yield group, names
+            if group == top:
+                break
+
+
+def _left(group: Path, names: tuple[str, str]) -> int | None:
+    """What a group's limit leaves, files in memory counted as free; none where it has no limit."""
+    try:
+        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in names)
         stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        cached = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
-        return None if limit == "max" else int(limit) - int(used) + cached
     except (OSError, ValueError):
         return None
+    whole = "total_" if "total_active_file" in stat else ""  # in version 1, with the groups within
+    cached = sum(int(stat.get(f"{whole}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return None if limit == "max" else int(limit) - int(used) + cached

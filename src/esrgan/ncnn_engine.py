@@ -60,7 +60,7 @@ class Ncnn:
     def _load(self, dtype: torch.dtype) -> Any:
         from esrgan.ncnn_export import write_ncnn  # noqa: PLC0415 - needed only here
 
-        with tempfile.TemporaryDirectory(dir=_plain_folder()) as folder:
+        with tempfile.TemporaryDirectory(dir=plain_folder()) as folder:
             param, binary = Path(folder) / "network.param", Path(folder) / "network.bin"
             write_ncnn(self.network, param, binary)
             return open_net(param, binary, dtype, vulkan=self.vulkan)
@@ -108,7 +108,7 @@ def _loads_vulkan() -> bool:
         return False
 
 
-def _plain_folder() -> str | None:
+def plain_folder() -> str | None:
     """Where ncnn's files can lie for a moment: on Windows it opens no path of other letters than ASCII."""
     other = sys.platform == "win32" and not tempfile.gettempdir().isascii()
     return os.environ.get("PUBLIC") if other else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esrgan.errors import EsrganError
-from esrgan.files import move, write_text
+from esrgan.files import home, move, write_text
 from esrgan.images import find_images, read_bytes8
 from esrgan.in_threads import in_threads
 from esrgan.resize import make_lr
@@ -29,8 +29,12 @@ Bytes = NDArray[np.uint8]
 
 
 def default_cache() -> Path:
-    """The user's cache folder for decoded pictures."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esrgan" / "photos"
+    """The user's cache folder for decoded pictures.
+
+    Raises:
+        EsrganError: The user has no home folder, and no other place is named.
+    """
+    return home("XDG_CACHE_HOME", ".cache", instead="--cache") / "esrgan" / "photos"
 
 
 class PhotoStore:

@@ -5,7 +5,6 @@ import struct
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from esrgan import iptc
 from esrgan import picture_resolution as resolution
 from esrgan.containers import insert
-from esrgan.errors import EsrganError, of_system
+from esrgan.errors import EsrganError, of_system, until_unread
 from esrgan.picture_formats import Format
 from esrgan.picture_reader import Picture, reason
 from esrgan.picture_vips import grey_or_rgb, pyvips
@@ -59,7 +58,7 @@ def write_rows(
     saver = threading.Thread(target=save, name="esrgan-save")
     saver.start()
     try:
-        with suppress(BrokenPipeError), open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
+        with until_unread(), open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
             for part in png_stream(rows, (size[0] * like.frames, size[1], like.image.bands), like.bits):
                 if faults:
                     break

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esrgan.errors import name_of
+from esrgan.files import key_of
 
 RECORD = ".esrgan-upscale.jsonl"
 """Name of the record's file."""
@@ -27,7 +28,7 @@ class Record:
             for line in self._path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
                 try:
                     entry = json.loads(line)
-                    self._entries.setdefault(entry["output"], []).append(entry)
+                    self._entries.setdefault(key_of(entry["output"]), []).append(entry)
                 except (ValueError, KeyError, TypeError):  # cut short when the machine stopped
                     continue
 
@@ -80,7 +81,7 @@ class Record:
     def _append(self, target: Path, written: Path, made: dict[str, Any]) -> None:
         status = written.stat()
         entry = {"output": self._name(target), "size": status.st_size, "time": status.st_mtime_ns, **made}
-        self._entries.setdefault(entry["output"], []).append(entry)
+        self._entries.setdefault(key_of(entry["output"]), []).append(entry)
         with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write("\n" * (not _ends_a_line(self._path)) + json.dumps(entry) + "\n")
 
@@ -90,7 +91,7 @@ class Record:
             size = target.stat().st_size
         except OSError:
             return []
-        return [entry for entry in self._entries.get(self._name(target), []) if entry.get("size") == size]
+        return [entry for entry in self._entries.get(key_of(self._name(target)), []) if entry.get("size") == size]
 
     def _other(self, source: Path | bytes, target: Path) -> str | None:
         last, own = self._last(target), _origin(source)
@@ -98,7 +99,7 @@ class Record:
         return other if other != own and Path(other).resolve() != Path(own).resolve() else None
 
     def _last(self, target: Path) -> dict[str, Any]:
-        return self._entries.get(self._name(target), [{}])[-1]
+        return self._entries.get(key_of(self._name(target)), [{}])[-1]
 
     def _name(self, target: Path) -> str:
         return target.relative_to(self._out).as_posix()

@@ -220,7 +220,7 @@ class _Session:
         run = self.run
         try:
             draw_curves(run.rows(), run.path / "curves.png", title=run.path.name, references=self.setup.references)
-        except EsrganError as error:  # a viewer may hold it, which is no reason to end
+        except (EsrganError, OSError) as error:  # a viewer may hold it, or Matplotlib find no folder for its cache
             run.note(self.progress.step, str(error))
 
     def go_back(self, trouble: str) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from esrgan.compare import comparison_path, has_comparison, write_comparison
 from esrgan.enlarge_file import write_enlarged
-from esrgan.errors import DiskFullError, EsrganError, name_of, of_system, told
+from esrgan.errors import DiskFullError, EsrganError, is_unread, name_of, of_system, told
 from esrgan.files import replacing
 from esrgan.folders import STDIO, Job, Naming, Outcome
 from esrgan.main_thread import MainThread
@@ -184,7 +184,7 @@ def as_ours(error: Exception, tile: int) -> EsrganError:
     """What to say of a failure that concerns one picture, with tiles of this size; raises any other."""
     if isinstance(error, EsrganError):
         return error
-    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and not is_unread(error):
         name = f": {name_of(Path(error.filename))}" if error.filename else ""
         return of_system(error, f"{error.strerror or error}{name}")
     if not is_out_of_memory(error):

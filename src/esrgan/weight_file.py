@@ -123,7 +123,8 @@ def _check_zip(path: Path) -> None:
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise EsrganError(f"{path} is a zip archive but no .pth file of weights")
-        read = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # by torch, which may find another one
+        with path.open("rb") as file:  # as on Windows torch opens no path of other letters than ASCII
+            read = torch._C.PyTorchFileReader(file).get_record("data.pkl")  # by torch, which may find another one
         if read != archive.read(pickles[0]):
             raise EsrganError(f"{path} shows one pickle and has torch read another; it is malicious: refused")
         look_through(io.BytesIO(read), path)
