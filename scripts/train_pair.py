@@ -57,6 +57,7 @@ def train_pair(  # noqa: PLR0913 - each is an option
         vgg: VGG19 weights.
         lpips: LPIPS-Alex weights.
     """
+    _check_vgg(vgg)
     out = out or Path("runs") / f"{name}_x{scale}"
     common = ["--images", *map(str, images), "--val", *map(str, val), *(["--lpips", str(lpips)] if lpips else [])]
     one = ["pretrain", "--config", str(CONFIGS / f"{name}_psnr_x{scale}.toml"), *common, "--run-dir", str(out / "psnr")]
@@ -68,6 +69,16 @@ def train_pair(  # noqa: PLR0913 - each is an option
         ("gan", two, minutes * (1 - psnr_share)),
     ):
         _esrgan([*command, "--steps", str(_steps(out / "plan.json", stage, command, minutes_of_it))])
+
+
+def _check_vgg(weights: Path | None) -> None:
+    """Raise now, and not after stage 1, where stage 2 could not have them."""
+    from esrgan.pretrained import VGG19, fetch  # noqa: PLC0415 - torch
+
+    if weights is None:
+        fetch(VGG19)
+    elif not weights.is_file():
+        raise EsrganError(f"there are no VGG19 weights {weights}")
 
 
 def _steps(plan: Path, stage: str, command: list[str], minutes: float) -> int:

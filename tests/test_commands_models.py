@@ -121,7 +121,7 @@ def test_show_tells_the_models_of_a_blend_and_scores_in_a_line(
         save_model(Generator(TINY), tmp_path / f"{name}.safetensors", provenance=about)
     files = [str(tmp_path / f"{name}.safetensors") for name in ("a", "b", "c")]
     assert main(["models", "show", files[0], "--no-speed"]) == 0
-    assert "Set5 29.89 0.07159; odd\n" in capsys.readouterr().out
+    assert "Set5 psnr_y 29.89 lpips 0.07159; odd\n" in capsys.readouterr().out
     assert main(["interpolate", *files[:2], "--alpha", "0.25", "--out", files[2]]) == 0
     capsys.readouterr()
     assert main(["models", "show", files[2], "--no-speed"]) == 0

@@ -59,6 +59,9 @@ def test_options_younger_than_the_run_count_as_their_default():
         ({"steps": 0}, "steps"), ({"patch": 30}, "patch"), ({"subset": 0.0}, "subset"), ({"ema": 1.0}, "ema"),
         ({"seed": -1}, "seed"), ({"images": ()}, "images"), ({"precision": "fp16"}, "precision"),
         ({"resume": "first"}, "resume"), ({"start": "warm"}, "start"), ({"run_dir": Path("x/../photos")}, "run_dir"),
+        ({"steps": 2.5}, "steps is 2.5; it must be a whole number"), ({"batch": "8"}, "batch is 8"),
+        ({"generator": {"blocks": 1}}, "generator is .* of the class esrgan.GeneratorConfig"),
+        ({"optim": "adam"}, "esrgan.OptimConfig"), ({"cache": 3}, "cache is 3; it must be a path"),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_named(options, named):
@@ -74,6 +77,8 @@ def test_a_value_that_makes_no_sense_is_named(options, named):
         (lambda: LossWeights(gan=-1.0), "weights.gan"),
         (lambda: DiscriminatorConfig(channels=0), "discriminator.channels"),
         (lambda: TrainConfig(images=(Path("a"),), init=Path("b"), patch=16), "patch is 16; it must be at least 32"),
+        (lambda: TrainConfig(images="a", init="b", weights={"pixel": 1}), "weights is .* esrgan.LossWeights"),
+        (lambda: TrainConfig(images="a", init=object()), "init is .* it must be a path"),
     ],
 )
 def test_a_value_that_would_stop_the_first_step_is_named_before_it(make, named):
@@ -125,3 +130,18 @@ def test_a_bad_toml_file_is_named(text, named, code, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert named in out + err
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "said"),
+    [
+        ("pretrain", "[weights]\ngan = 0.1", "is for `esrgan train`: `esrgan pretrain` knows no weights"),
+        ("train", "start = 'paper'\n[generator]", "is for `esrgan pretrain`: `esrgan train` knows no generator, start"),
+        ("pretrain", "config = 'other.toml'", "config is for the command line alone, as --config"),
+        ("train", "dry_run = true", "dry_run is for the command line alone, as --dry-run"),
+    ],
+)
+def test_a_toml_file_for_something_else_says_for_what(verb, text, said, tmp_path, capsys):
+    (tmp_path / "my.toml").write_text(text)
+    assert main([verb, "--config", str(tmp_path / "my.toml"), "--images", str(tmp_path), "--init", "a"]) == 1
+    assert f"my.toml{' ' if said.startswith('is') else ': '}{said}" in " ".join(capsys.readouterr().err.split())

@@ -205,6 +205,9 @@ def test_a_network_with_layers_that_esrgan_does_not_have_is_of_another_architect
     steps = {"steps": torch.tensor(3)}  # a counter is no layer
     torch.save(network().state_dict() | steps, tmp_path / "m.pth")
     load_model(tmp_path / "m.pth")
+    torch.save(network().state_dict() | {"extra": torch.zeros(2)}, tmp_path / "m.pth")
+    with pytest.raises(OtherArchitectureError, match=r"weights that ESRGAN does not have \(extra\) among its own"):
+        load_model(tmp_path / "m.pth")
     torch.save(network().state_dict() | {"am_list.0.fc.0.weight": torch.zeros(2, 2)}, tmp_path / "m.pth")
     with pytest.raises(OtherArchitectureError, match="MMRealSR"):
         load_model(tmp_path / "m.pth")

@@ -14,6 +14,7 @@ import torch
 from esrgan import EsrganError, Generator, GeneratorConfig, load_model, save_model
 from esrgan.cli import main
 from esrgan.convert import convert
+from esrgan.errors import UsageError
 from esrgan.hub import card, pull, push
 from esrgan.images import write_rgb
 from esrgan.model_file import Header
@@ -193,6 +194,13 @@ def test_a_hub_out_of_reach_is_one_line(model: Path, tmp_path: Path) -> None:
         pull("someone/tiny", endpoint="http://127.0.0.1:9", cache=tmp_path / "cache")
     with pytest.raises(EsrganError, match="the Hub cannot be used"):
         push(model, "someone/tiny", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("name", ["tiny", "/tiny", "someone/", "hf:tiny"])
+def test_a_repository_needs_an_owner_and_a_name(name: str, model: Path, tmp_path: Path) -> None:
+    for ask in (lambda: pull(name, cache=tmp_path), lambda: push(model, name)):
+        with pytest.raises(UsageError, match="names no repository; give it as owner/name"):
+            ask()
 
 
 def test_only_our_files_and_pictures_that_exist_are_pushed(model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.interpolate import blend, blend_provenance, interpolate
 from esrgan.model_file import load_model, read_header, save_model
@@ -86,3 +86,8 @@ def test_a_blend_of_three_has_the_licences_of_all_or_none():
     sources = [{"licence": licence} for licence in ("MIT", "CC0-1.0", "MIT")]
     assert blend_provenance("abc", sources, (1, 1, 2))["licence"] == "MIT AND CC0-1.0"
     assert "licence" not in blend_provenance("abc", [*sources[:2], {}], (1, 1, 2))
+
+
+def test_what_is_no_network_is_no_part_of_a_blend():
+    with pytest.raises(UsageError, match=r"'a' is no Generator, which esrgan\.load_model gives"):
+        blend(["a", "b"], [0.5, 0.5])

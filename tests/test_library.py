@@ -80,6 +80,12 @@ def test_an_unreadable_model_folder_is_one_line_and_the_default_needs_it_not(she
         assert library.find_model().stem == "lite_x4_gan"
 
 
+def test_where_no_model_was_the_best_the_latest_is_named(shelf, tmp_path):
+    (tmp_path / "latest.safetensors").touch()
+    with pytest.raises(EsrganError, match=r"without --val no model is the best; take .*latest\.safetensors"):
+        library.find_model(tmp_path / "best.safetensors")
+
+
 def test_an_unknown_name_lists_what_there_is(shelf):
     with pytest.raises(EsrganError, match=r"'nosuch'.*full_x4_gan, lite_x2_gan"):
         library.find_model("nosuch")
@@ -103,8 +109,9 @@ def test_files_that_another_model_hides_are_named_and_suffixes_are_names_too(she
     net = Generator(tiny.SHAPE)
     mine = shelf / "mine"
     mine.mkdir()
-    for name in ("twice.pth", "twice.safetensors", "lite_x4_gan.safetensors", "LOUD.SAFETENSORS"):
+    for name in ("twice.safetensors", "lite_x4_gan.safetensors", "LOUD.SAFETENSORS"):
         save_model(net, mine / name)
+    convert(mine / "twice.safetensors", mine / "twice.pth")
     assert main(["models"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"left out: {mine / 'lite_x4_gan.safetensors'}, as another model at hand is called lite_x4_gan" in said

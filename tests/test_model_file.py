@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.model_file import load_model, model_bytes, read_header, save_model
 
@@ -64,6 +64,12 @@ def test_a_loaded_model_can_be_trained_further(saved):
 def test_a_missing_file_is_an_error_and_never_random_weights(tmp_path):
     with pytest.raises(EsrganError, match=r"absent\.safetensors"):
         load_model(tmp_path / "absent.safetensors")
+
+
+def test_a_model_is_written_under_no_suffix_that_is_read_in_another_way(saved, tmp_path):
+    with pytest.raises(UsageError, match=r"m\.pth must end in .*esrgan convert"):
+        save_model(saved[0], tmp_path / "m.pth")
+    assert not list(tmp_path.glob("m.*"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"text, not weights"])

@@ -1,10 +1,12 @@
 import re
 import time
 
+import pytest
 import tiny
 import torch
 
 from esrgan import preflight
+from esrgan.errors import EsrganError
 from esrgan.pace import Pace, duration
 from esrgan.preflight import dry_run
 from esrgan.stages import pretrain
@@ -54,7 +56,25 @@ def test_a_dry_run_says_the_same(tmp_path):
     lines = list(dry_run(tiny.stage_1(tmp_path)))
     assert len(lines) == 3
     assert "steps/s" in lines[1]
-    fits = re.fullmatch(r"largest batch that fits \(of 4 and its doubles.*\): (\d+)", lines[2])
+    fits = re.fullmatch(r"largest batch that fits \(of 4 and its doubles.*\): (\d+)( or more)?", lines[2])
     assert fits
     assert int(fits[1]) >= 8
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_refuses_what_the_run_itself_would(tmp_path):
+    for option, value in (("val", (tmp_path / "nowhere",)), ("lpips", tmp_path / "nowhere")):
+        with pytest.raises(EsrganError, match="nowhere"):
+            list(dry_run(tiny.stage_1(tmp_path, **{option: value})))
+    pretrain(tiny.stage_1(tmp_path))
+    with pytest.raises(EsrganError, match="other options"):
+        list(dry_run(tiny.stage_1(tmp_path, seed=5)))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    told = list(dry_run(tiny.stage_1(tmp_path, steps=12)))[1]
+    assert "; 0 seconds to the end" in told
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+def test_the_end_of_the_search_for_a_batch_is_no_measurement(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "LARGEST", 8)
+    assert list(dry_run(tiny.stage_1(tmp_path)))[2].endswith(": 8 or more")

@@ -57,6 +57,7 @@ def calls(tmp_path, monkeypatch):
     (tmp_path / "esrgan.py").write_text(ESRGAN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAYS", "9 pictures\nstage 1: 2.5 steps/s, compute-bound")
+    monkeypatch.setattr("esrgan.pretrained.fetch", lambda _: None)
     return tmp_path / "calls.txt"
 
 
@@ -71,6 +72,19 @@ def test_a_pair_takes_the_steps_that_a_dry_run_leaves_time_for(calls):
     assert [one[-2:], two[-2:]] == [["--steps", "75"], ["--steps", "225"]]
     assert Path(two[two.index("--init") + 1]) == Path(one[one.index("--run-dir") + 1]) / "best.safetensors"
     assert all(Path(words[words.index("--config") + 1]).is_file() for words in (one, two))
+
+
+def test_without_weights_for_stage_2_stage_1_is_not_begun(calls, monkeypatch):
+    with pytest.raises(EsrganError, match=r"no VGG19 weights .*vgg19\.safetensors"):
+        train(vgg=calls.parent / "vgg19.safetensors")
+
+    def offline(weights):
+        raise EsrganError(f"cannot fetch {weights.url}; or name a copy with {weights.option}")
+
+    monkeypatch.setattr("esrgan.pretrained.fetch", offline)
+    with pytest.raises(EsrganError, match=r"cannot fetch .*vgg19.* --vgg"):
+        train()
+    assert not calls.exists()
 
 
 def test_a_plan_is_kept(calls):
@@ -116,7 +130,8 @@ def test_the_words_in_which_a_dry_run_tells_its_pace_are_understood(calls, monke
 def test_a_stop_is_passed_on_to_the_training(calls, monkeypatch):
     """In a process of its own: Vulkan, which other tests use, leaves signals behind that end the program."""
     monkeypatch.setenv("STOPS", "1")
-    words = ["lite", "--images", "photos", "--val", "val", "--minutes", "2"]
+    (calls.parent / "vgg19.safetensors").touch()
+    words = ["lite", "--images", "photos", "--val", "val", "--minutes", "2", "--vgg", "vgg19.safetensors"]
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / "train_pair.py"), *words], timeout=120, check=False)
     assert done.returncode == 128 + signal.SIGTERM
     assert len(calls.read_text().splitlines()) == 2

@@ -9,7 +9,7 @@ from torch import nn
 
 from esrgan.config import GeneratorConfig
 from esrgan.enlarge import Pixels, enlarged
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.parity import made_picture
 from esrgan.upscale_one import upscale
@@ -293,3 +293,8 @@ def test_a_tile_that_is_plain_at_every_fifth_pixel_alone_is_not_taken_for_plain(
         return sr
 
     assert torch.equal(Upscaler(Odd(network), device="cpu", precision="fp32")(picture()), network(picture()))
+
+
+def test_what_is_no_model_is_named():
+    with pytest.raises(UsageError, match="Identity is no model; give a Generator, a file or a name"):
+        Upscaler(torch.nn.Identity())

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esrgan.benchmark import evaluate
-    from esrgan.config import GeneratorConfig, PretrainConfig, TrainConfig
+    from esrgan.config import (
+        DiscriminatorConfig,
+        GeneratorConfig,
+        LossWeights,
+        PretrainConfig,
+        PretrainOptim,
+        TrainConfig,
+        TrainOptim,
+    )
     from esrgan.discriminator import Discriminator
     from esrgan.errors import EsrganError
     from esrgan.generator import Generator
@@ -28,7 +36,10 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "benchmark": ("evaluate",),
-    "config": ("GeneratorConfig", "PretrainConfig", "TrainConfig"),
+    "config": (
+        *("GeneratorConfig", "DiscriminatorConfig", "LossWeights"),
+        *("PretrainConfig", "PretrainOptim", "TrainConfig", "TrainOptim"),
+    ),
     "discriminator": ("Discriminator",),
     "errors": ("EsrganError",),
     "generator": ("Generator",),
@@ -50,11 +61,15 @@ __all__ = [
     "LPIPS",
     "Bicubic",
     "Discriminator",
+    "DiscriminatorConfig",
     "EsrganError",
     "Generator",
     "GeneratorConfig",
+    "LossWeights",
     "PretrainConfig",
+    "PretrainOptim",
     "TrainConfig",
+    "TrainOptim",
     "Upscaler",
     "VGGFeatures",
     "blend",

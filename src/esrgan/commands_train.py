@@ -11,10 +11,10 @@ from cyclopts.config import Dict
 from cyclopts.validators import Number
 
 from esrgan.commands_options import whole_numbers
+from esrgan.config import NESTED as TABLES
 from esrgan.config import Config, PretrainConfig, TrainConfig
+from esrgan.config_file import GAN_ONLY, PSNR_ONLY
 from esrgan.errors import EsrganError
-
-TABLES = frozenset({"generator", "optim", "weights", "discriminator"})
 
 
 def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -24,10 +24,20 @@ def from_toml(app: App, _: tuple[str, ...], arguments: ArgumentCollection) -> No
     if tokens:
         path = Path(tokens[-1].value)
         options = _read_toml(path)
-        for name in TABLES & options.keys():
-            if not isinstance(options[name], dict):
-                raise EsrganError(f"{path}: {name} is a table of options; write [{name}] and below it name = value")
+        _check_options(path, options, verb=app.name[0])
         Dict(options, source=str(path))(app, (), arguments)
+
+
+def _check_options(path: Path, options: dict[str, Any], *, verb: str) -> None:
+    """Refuse what a file of options of ``esrgan VERB`` cannot have, where more can be said than that."""
+    for name in TABLES.keys() & options.keys():
+        if not isinstance(options[name], dict):
+            raise EsrganError(f"{path}: {name} is a table of options; write [{name}] and below it name = value")
+    for name in sorted(options.keys() & {"config", "dry_run", "dry-run"}):
+        raise EsrganError(f"{path}: {name} is for the command line alone, as --{name.replace('_', '-')}")
+    other, strange = ("train", GAN_ONLY) if verb == "pretrain" else ("pretrain", PSNR_ONLY)
+    if strange := strange & options.keys():
+        raise EsrganError(f"{path} is for `esrgan {other}`: `esrgan {verb}` knows no {', '.join(sorted(strange))}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

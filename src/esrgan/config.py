@@ -158,6 +158,15 @@ class DiscriminatorConfig:
         _require(rate is None or 0 < rate < math.inf, "discriminator.learning_rate", rate, "a number above 0")
 
 
+NESTED: dict[str, type] = {
+    "generator": GeneratorConfig,
+    "optim": OptimConfig,
+    "weights": LossWeights,
+    "discriminator": DiscriminatorConfig,
+}
+"""Options of a run that are tables of options."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """What both stages share."""
@@ -165,7 +174,7 @@ class RunConfig:
     images: tuple[Path, ...]
     """Training pictures: folders (searched recursively), files, or .txt lists of paths."""
     val: tuple[Path, ...] = ()
-    """Validation pictures, HR, or a benchmark folder with HR and LR; none = no validation."""
+    """Validation pictures, HR, or a benchmark folder with HR and LR; left out: no validation."""
     run_dir: Path = Path("runs/run")
     """Where the run lives. The same command again resumes it."""
     steps: int = 1_000_000
@@ -181,7 +190,7 @@ class RunConfig:
     subset: float = 1.0
     """Share of the training pictures to use, for quick trials."""
     jpeg: tuple[int, ...] = ()
-    """Lowest and highest quality (1 to 100) of the JPEG files that LR pictures come from; none = LR without JPEG."""
+    """Lowest and highest quality (1 to 100) of the JPEG files that LR pictures come from; left out: no JPEG."""
     ema: float = 0.999
     """Decay of the running average of the weights, which is what is validated and saved; 0 = none."""
     device: str = "auto"
@@ -191,7 +200,7 @@ class RunConfig:
     engine: Literal["auto", "torch"] = "auto"
     """What computes; auto: our own convolutions ("winograd" in the log) on CPUs with AVX2, in fp32, else torch."""
     cache: Path | None = None
-    """Folder of the decoded training pictures; none = the user's cache folder."""
+    """Folder of the decoded training pictures; left out: the user's cache folder."""
     log_every: int = 100
     """Steps between lines of the log."""
     validate_every: int = 5_000
@@ -201,7 +210,7 @@ class RunConfig:
     resume: Literal["last", "best"] = "last"
     """Which saved state a run goes on from."""
     lpips: Path | None = None
-    """LPIPS-Alex weights for validation; none = the torch cache, else fetched, else left out."""
+    """LPIPS-Alex weights for validation; left out: the torch cache, else fetched, else no LPIPS."""
     tensorboard: bool = False
     """Write the same numbers and sample pictures for TensorBoard too (in the run folder)."""
 
@@ -214,7 +223,14 @@ class RunConfig:
             if isinstance(value := getattr(self, name, None), str):
                 object.__setattr__(self, name, Path(value))
         for name in ("steps", "batch", "accumulate", "patch", "log_every", "validate_every", "save_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= 1, name, value, "a whole number, at least 1")
+        for name, kind in NESTED.items():
+            value = getattr(self, name, kind())
+            _require(isinstance(value, kind), name, value, f"of the class esrgan.{kind.__name__}")
+        for name in ("run_dir", "cache", "lpips", "init", "vgg"):
+            value = getattr(self, name, None)
+            _require(value is None or isinstance(value, Path), name, value, "a path")
         fine = not self.jpeg or (len(self.jpeg) == 2 and 1 <= self.jpeg[0] <= self.jpeg[1] <= 100)
         _require(fine, "jpeg", self.jpeg, "two qualities from 1 to 100, the lower one first")
         _require(0 < self.subset <= 1, "subset", self.subset, "a share above 0, at most 1")
@@ -243,7 +259,7 @@ class PretrainConfig(RunConfig):
     start: Start = "identity"
     """Weights at step 0: identity = a linear enlargement (classic only), paper = small noise."""
     init: Path | None = None
-    """Model to begin from, by file or name: no wider than this one, of any depth and scale. none = from scratch.
+    """Model to begin from, by file or name: no wider than this one, of any depth and scale. Left out: from scratch.
 
     Of the other variant only the trunk is taken.
     """
@@ -278,7 +294,7 @@ class TrainConfig(RunConfig):
     psnr_floor: float = 0.0
     """The best model is the one of lowest LPIPS among those whose PSNR-Y reaches this."""
     vgg: Path | None = None
-    """VGG19 weights; none = the torch cache, else fetched."""
+    """VGG19 weights; left out: the torch cache, else fetched."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ MACHINE = frozenset({"run_dir", "cache", "device", "engine", "lpips", "vgg", "re
 FREE = MACHINE | {"steps", "log_every", "validate_every", "save_every"}
 """Options in which a resumed run may differ."""
 GAN_ONLY = {field.name for field in fields(TrainConfig)} - {field.name for field in fields(PretrainConfig)}
+PSNR_ONLY = {field.name for field in fields(PretrainConfig)} - {field.name for field in fields(TrainConfig)}
 
 
 def differences(saved: dict[str, Any], config: Config) -> list[str]:

@@ -96,7 +96,8 @@ def _share(model: dict[str, Any]) -> str:
 def _scored(dataset: Any) -> str:
     if not isinstance(dataset, dict):
         return str(dataset)
-    return " ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in dataset.values())
+    shown = {name: dataset[name] for name in ("name", "psnr_y", "ssim_y", "lpips") if name in dataset} or dataset
+    return " ".join(f"{name} {value:.4g}" if isinstance(value, float) else str(value) for name, value in shown.items())
 
 
 def _origin(about: dict[str, Any]) -> str:

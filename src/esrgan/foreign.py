@@ -81,15 +81,27 @@ def recognise(tensors: dict[str, Tensor], path: Path) -> Found:
     tensors = _one_network(tensors)
     dialect, weights = _renamed(tensors)
     needed = {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"}
-    layers = (name for name, tensor in weights.items() if tensor.is_floating_point())  # counters are none
-    if not needed <= weights.keys() or not all(LAYER.fullmatch(name.rpartition(".")[0]) for name in layers):
-        name = next((name for layer, name in OTHERS.items() if layer in tensors), "unknown")
+    if not needed <= weights.keys() or _strange(weights):
         raise OtherArchitectureError(
-            f"{path} holds a network of another architecture ({name}), not ESRGAN; only `esrgan upscale`, "
+            f"{path} holds {_what(tensors, weights, needed)}; only `esrgan upscale`, "
             "without --alpha, and `esrgan test` take such, through spandrel"
         )
     weights = in_rgb(weights)
     return Found(_infer(weights, path), weights, dialect)
+
+
+def _strange(weights: dict[str, Tensor]) -> list[str]:
+    """The weights that are of no layer of an RRDB network; counters are none."""
+    names = (name for name, tensor in weights.items() if tensor.is_floating_point())
+    return [name.lstrip(".") for name in names if not LAYER.fullmatch(name.rpartition(".")[0])]
+
+
+def _what(tensors: dict[str, Tensor], weights: dict[str, Tensor], needed: set[str]) -> str:
+    """What a file holds instead of ESRGAN, in words."""
+    known = next((name for layer, name in OTHERS.items() if layer in tensors), None)
+    if known is None and needed <= weights.keys():
+        return f"weights that ESRGAN does not have ({', '.join(_strange(weights)[:3])}) among its own"
+    return f"a network of another architecture ({known or 'unknown'}), not ESRGAN"
 
 
 def config_of(path: Path, **shape: Any) -> GeneratorConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from esrgan.errors import EsrganError, first_line
+from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.extras import import_extra
 from esrgan.model_file import SUFFIXES, Header, read_model
 
@@ -36,6 +36,7 @@ def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None,
     owner, _, rest = repository.removeprefix(PREFIX).partition("/")
     name, _, wanted = rest.partition("/")
     repo_id = f"{owner}/{name}"
+    _require_owner(repo_id)
     cached = None if refresh else _cached(hub, repo_id, wanted, cache)
     if cached and (wanted or cached.name == NAME):  # which of several files is meant, the Hub alone can tell
         return cached
@@ -51,6 +52,11 @@ def pull(repository: str, *, refresh: bool = False, endpoint: str | None = None,
         if file.endswith(".param"):
             hub.hf_hub_download(repo_id, f"{file.removesuffix('.param')}.bin", endpoint=endpoint, cache_dir=cache)
         return Path(hub.hf_hub_download(repo_id, file, endpoint=endpoint, cache_dir=cache))
+
+
+def _require_owner(repo_id: str) -> None:
+    if not all(repo_id.partition("/")):
+        raise UsageError(f"{repo_id.strip('/')} names no repository; give it as owner/name")
 
 
 def push(
@@ -84,6 +90,7 @@ def push(
     if missing:
         raise EsrganError(f"there is no picture {missing[0]}")
     repo_id = repository.removeprefix(PREFIX)
+    _require_owner(repo_id)
     pictures = {f"previews/{path.name}": path for path in previews}
     if len(pictures) < len(previews):
         raise EsrganError("two previews have the same name, and one would replace the other; rename one")

@@ -52,6 +52,8 @@ def blend(models: Sequence[Generator], weights: Sequence[float]) -> Generator:
         UsageError: Weights that give no mean.
         EsrganError: Networks of different shape.
     """
+    if strange := [model for model in models if not isinstance(model, Generator)]:
+        raise UsageError(f"{strange[0]!r} is no Generator, which esrgan.load_model gives")
     total = sum(weights)
     if len(models) != len(weights) or not (0 < total < math.inf) or min(weights) < 0:
         raise UsageError(f"{len(models)} models need as many weights, 0 or more and not all 0; got {list(weights)}")

@@ -90,6 +90,8 @@ def find_model(model: str | Path | None = None, *, scale: float = 4, device: str
     for entry in listed:
         if str(model) in (entry.name, entry.path.name):
             return entry.path
+    if Path(model).name == "best.safetensors" and (latest := Path(model).with_name("latest.safetensors")).is_file():
+        raise EsrganError(f"there is no {model}: without --val no model is the best; take {latest}")
     names = ", ".join(entry.name for entry in entries()) or "none"
     raise EsrganError(f"there is no model {str(model)!r}: neither a file nor one of the models at hand ({names})")
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from esrgan.config import GeneratorConfig
-from esrgan.errors import EsrganError, first_line
+from esrgan.errors import EsrganError, UsageError, first_line
 from esrgan.files import replacing, with_weights
 from esrgan.foreign import config_of, recognise
 from esrgan.generator import Generator
@@ -72,13 +72,16 @@ def save_model(
 
     Args:
         generator: The network.
-        path: Of the new file, by custom ``.safetensors``.
+        path: Of the new file; ends in ``.safetensors``.
         provenance: What the header says of its origin: anything that JSON can hold.
         half: Store the weights in fp16.
 
     Raises:
         EsrganError: The file cannot be written.
+        UsageError: Another suffix: programs choose by it how to read a model.
     """
+    if Path(path).suffix.lower() != ".safetensors":
+        raise UsageError(f"{path} must end in .safetensors; `esrgan convert` makes a .pth of it")
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(model_bytes(generator, provenance or {}, half=half))
 

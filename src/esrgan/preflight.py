@@ -9,10 +9,12 @@ import torch
 from esrgan.config import Config
 from esrgan.device_patches import patches_for
 from esrgan.errors import EsrganError
+from esrgan.lpips import LPIPS
 from esrgan.memory import free_bytes, is_out_of_memory, peak_bytes
 from esrgan.pace import WARM_UP, Pace
+from esrgan.pairs import find_pairs
 from esrgan.photo_store import PhotoStore
-from esrgan.run_dir import settled
+from esrgan.run_dir import RunDir
 from esrgan.stages import enough_memory, photo_store, with_init_path
 from esrgan.steps import train_steps
 from esrgan.team import Team, build_team
@@ -25,24 +27,30 @@ GROWTH = 256 << 20  # bytes more than at the first batch, from which that of oth
 def dry_run(config: Config) -> Iterator[str]:
     """Take 20 steps of the run and say what they cost; nothing is written but the cache of decoded pictures.
 
+    What only the run itself would need is looked at too: its folder, --val and --lpips.
+
     Raises:
         EsrganError: As the run itself; or torchrun started this process.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise EsrganError("--dry-run measures one process; run it without torchrun")
     with enough_memory():
-        yield from _dry_run(settled(with_init_path(config)))
+        yield from _dry_run(*RunDir.looked_at(with_init_path(config)))
 
 
-def _dry_run(config: Config) -> Iterator[str]:
+def _dry_run(config: Config, done: int) -> Iterator[str]:
     team = build_team(config)
+    for path in config.val:
+        find_pairs(path, team.result.scale)
+    if config.lpips:
+        LPIPS(config.lpips)
     device = team.players["generator"].device
     store = photo_store(config, team.result.scale)
     pace = _time(team, config, store)
     stage = {"psnr": 1, "gan": 2}[config.stage]
     batch = f"batch {config.batch} x {config.accumulate}"
     yield f"{len(store)} pictures, {device.type}, {config.precision} by {team.engine}, {batch}"
-    yield f"stage {stage}: {pace.sentence(device, config.steps)}"
+    yield f"stage {stage}: {pace.sentence(device, max(0, config.steps - done))}"
     yield _largest_batch(team, config, store)
 
 
@@ -77,7 +85,11 @@ def _largest_batch(team: Team, config: Config, store: PhotoStore) -> str:
             torch.cuda.empty_cache()
             break
         fits *= 2
-    return f"largest batch that fits (of {config.batch} and its doubles): {fits}"
+    return f"largest batch that fits (of {config.batch} and its doubles): {_number(fits)}"
+
+
+def _number(fits: int) -> str:
+    return f"{fits} or more" if fits >= LARGEST else str(fits)
 
 
 def _batch_by_growth(team: Team, config: Config, store: PhotoStore) -> str:
@@ -94,4 +106,5 @@ def _batch_by_growth(team: Team, config: Config, store: PhotoStore) -> str:
     fits = config.batch
     while fits < LARGEST and (2 * fits <= tried or (2 * fits - config.batch) * grown < (tried - config.batch) * free):
         fits *= 2
-    return f"largest batch that fits (of {config.batch} and its doubles, by the memory that {tried} takes): {fits}"
+    measured = f"of {config.batch} and its doubles, by the memory that {tried} takes"
+    return f"largest batch that fits ({measured}): {_number(fits)}"

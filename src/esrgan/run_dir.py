@@ -82,6 +82,18 @@ class RunDir:
             _check_alike(distributed.shared(run.config), run.config)
             yield run
 
+    @classmethod
+    def looked_at(cls, config: Config) -> tuple[Config, int]:
+        """What ``opened`` would go on with, and from which step, without changing anything.
+
+        Raises:
+            EsrganError: As ``opened``, for the folder's content.
+        """
+        run = cls(config)
+        _refuse_strange(run.path)
+        config, rows = run._settled(config), run.rows()
+        return config, rows[-1]["step"] if rows else 0
+
     def keep_config(self) -> None:
         """Write down the options in force; of a run that goes on, once it is known that it can."""
         if self.first:

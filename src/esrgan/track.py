@@ -44,7 +44,7 @@ def trend(rows: Sequence[Row], name: str) -> str:
     label = {"psnr_y": "PSNR", "lpips": "LPIPS"}[name]
     if latest > max(before + NOISE[name], best - NOISE[name]):
         return f"{label} is improving"
-    if best - latest > 10 * NOISE[name]:
+    if best - latest > 3 * NOISE[name]:
         return f"{label} is worse than at step {best_step}, its {'lowest' if name == 'lpips' else 'highest'} so far"
     return f"{label} has stood still for the last {min(TREND, len(values) - 1) + 1} validations"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from esrgan.devices import Precision
 from esrgan.engines import VULKAN, BySize, EngineName, Torch, pick_engine, torch_device
-from esrgan.errors import EsrganError
+from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
 from esrgan.memory import is_out_of_memory
 from esrgan.other_network import OtherNetwork, load_network
@@ -78,6 +78,8 @@ class Upscaler:
     ) -> None:
         self.name: str | None = None
         if not isinstance(model, Generator | OtherNetwork):
+            if not isinstance(model, str | Path | None):
+                raise UsageError(f"{type(model).__name__} is no model; give a Generator, a file or a name")
             from esrgan.library import find_model, name_of_model  # noqa: PLC0415 - needed only to look a name up
 
             path = find_model(model, scale=4, device=str(torch_device(device)))

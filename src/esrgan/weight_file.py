@@ -67,7 +67,10 @@ def read_weights(path: Path) -> WeightFile:
         EsrganError: None of these, damaged, without tensors, or a pickle that asks for more than tensors.
     """
     if not path.is_file():
-        raise EsrganError(f"there is no model file {path}; `esrgan models` lists the models at hand")
+        raise EsrganError(
+            f"there is no model file {path}; `esrgan models` lists those at hand by name, and"
+            " esrgan.find_model(name) gives the file of one"
+        )
     with path.open("rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":
