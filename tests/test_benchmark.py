@@ -225,8 +225,8 @@ def test_the_command_exits_with_1_if_a_picture_could_not_be_measured(tmp_path, c
 )
 def test_the_command_says_what_is_wrong(tmp_path, capsys, offline, options, named, code):
     write_rgb(picture(), tmp_path / "a.png")
-    save_model(Generator(GeneratorConfig(channels=4, growth=2, blocks=1)), tmp_path / "MODEL")
-    options = [str(tmp_path / option) if option == "MODEL" else option for option in options]
+    save_model(Generator(GeneratorConfig(channels=4, growth=2, blocks=1)), tmp_path / "MODEL.safetensors")
+    options = [f"{tmp_path / option}.safetensors" if option == "MODEL" else option for option in options]
     assert main(["test", "--data", str(tmp_path / "a.png"), *options]) == code
     assert named in capsys.readouterr().err
 
