@@ -19,6 +19,7 @@ from conftest import camera_exif, photo, red_disc, rgb_profile, waves
 from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 
 from esrgan.config import GeneratorConfig
+from esrgan.containers import BLOCK, insert
 from esrgan.enlarge import spread
 from esrgan.enlarge_file import Enlargement
 from esrgan.errors import EsrganError, UsageError
@@ -30,6 +31,7 @@ from esrgan.picture_formats import FORMATS, find_format, fit_format
 from esrgan.picture_reader import open_picture
 from esrgan.picture_writer import _options
 from esrgan.resize import resize
+from esrgan.tiff_tags import RESOLUTION, add_exif, is_raw, read_tags, remove_tags
 from esrgan.upscale_one import upscale
 from esrgan.upscaler import Upscaler
 
@@ -885,3 +887,52 @@ def test_transparency_of_16_bits_too_is_over_white_where_a_format_has_none(upsca
     clear = pyvips.Image.new_from_array(np.zeros((16, 16, 4), np.uint16), interpretation="rgb16").pngsave_buffer()
     assert open_picture(clear).bits == 16
     assert np.asarray(enlarged(upscaler, clear, format="jpeg")).min() > 250
+
+
+def test_what_is_put_into_a_file_moves_more_than_a_block():
+    data = np.random.default_rng(0).bytes(3 * BLOCK + 7)
+    file = io.BytesIO(data)
+    insert(file, 33, b"abc")
+    assert file.getvalue() == data[:33] + b"abc" + data[33:]
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_tags_go_into_tiff_files_of_either_layout(big):
+    image = pyvips.Image.new_from_array(waves(48, 64)).copy(interpretation="srgb")
+    file = io.BytesIO(image.tiffsave_buffer(bigtiff=big))
+    remove_tags(file, RESOLUTION)
+    add_exif(file, camera_exif().tobytes())
+    assert np.array_equal(pyvips.Image.new_from_buffer(file.getvalue(), "", fail_on="warning").numpy(), waves(48, 64))
+    assert not RESOLUTION & set(Image.open(file).tag_v2)
+    main, details, gps = read_tags(file)
+    assert (main[271][2], details[0x9003][2]) == (b"CamCo\0", b"2020:01:02 03:04:05\0")
+    assert gps[2][2] == struct.pack("<6I", 52, 1, 30, 1, 0, 1)
+
+
+def test_exif_of_the_other_byte_order_is_kept(upscaler):
+    exif = camera_exif()
+    exif.endian = ">"
+    data = saved(photo(), "JPEG", exif=exif)
+    assert b"Exif\0\0MM" in data
+    tags = enlarged(upscaler, data, format="tiff").getexif()
+    assert (tags[0x010F], tags.get_ifd(0x8825)[2]) == ("CamCo", (52.0, 30.0, 0.0))
+
+
+def test_a_page_of_several_is_no_raw_file_and_canons_raw_file_is_one():
+    assert open_picture(saved(photo(), "TIFF", tiffinfo={254: 2})).width == 64
+    assert is_raw(io.BytesIO(b"II*\0\x10\0\0\0CR\2\0"), {})
+    assert not is_raw(io.BytesIO(b"II*\0\x10\0\0\0\0\0\0\0"), {})
+
+
+def test_of_pages_of_different_size_the_first_is_taken(upscaler):
+    data = saved(photo(), "TIFF", save_all=True, append_images=[photo(32, 24)])
+    assert open_picture(data).notes == ("only the first of 2 pages, as they differ in size, kind or orientation",)
+    assert enlarged(upscaler, data).size == (256, 192)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_without_loss_is_known_by_its_first_frame_and_behind_odd_chunks(lossless):
+    frames = [photo(), photo().rotate(180)]
+    data = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=lossless)
+    assert open_picture(data).lossless is lossless
+    assert open_picture(saved(photo(), "WEBP", lossless=lossless, icc_profile=b"x" * 129)).lossless is lossless

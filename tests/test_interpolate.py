@@ -4,7 +4,8 @@ import torch
 from esrgan.config import GeneratorConfig
 from esrgan.errors import EsrganError, UsageError
 from esrgan.generator import Generator
-from esrgan.interpolate import blend, blend_provenance, interpolate
+from esrgan.interpolate import blend, blend_provenance, interpolate, strangers
+from esrgan.library import find_model
 from esrgan.model_file import load_model, read_header, save_model
 
 TINY = {"channels": 8, "growth": 4, "blocks": 1}
@@ -91,3 +92,14 @@ def test_a_blend_of_three_has_the_licences_of_all_or_none():
 def test_what_is_no_network_is_no_part_of_a_blend():
     with pytest.raises(UsageError, match=r"'a' is no Generator, which esrgan\.load_model gives"):
         blend(["a", "b"], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_shipped_pairs_are_kin(scale):
+    pair = [load_model(find_model(f"lite_x{scale}_{kind}")) for kind in ("psnr", "gan")]
+    assert strangers(pair) is None
+
+
+def test_the_model_that_is_no_kin_is_named():
+    a, b = (Generator(GeneratorConfig(channels=16, growth=8, blocks=1)) for _ in "ab")
+    assert strangers([a, a, b]).startswith("model 3 ")
