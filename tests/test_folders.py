@@ -267,3 +267,12 @@ def test_results_in_the_folders_of_an_earlier_output_are_not_enlarged_again(tree
     photo(32, 32).save(job.target)
     Record(out).add(Record.of(job.source), job.target, "key", job.target)
     assert len(targets([tree / "in"], tree / "out")) == 3
+
+
+def test_a_file_of_another_size_than_was_noted_is_no_result(tmp_path):
+    result = tmp_path / "a_x4.png"
+    result.write_bytes(b"made")
+    Record(tmp_path).add_alone(result, result)
+    assert Record(tmp_path).is_result(result)
+    result.write_bytes(b"another picture")
+    assert not Record(tmp_path).is_result(result)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import waves
+from conftest import photo, rgb_profile, waves
 from torch import nn
 
 from esrgan.config import GeneratorConfig
@@ -298,3 +298,18 @@ def test_a_tile_that_is_plain_at_every_fifth_pixel_alone_is_not_taken_for_plain(
 def test_what_is_no_model_is_named():
     with pytest.raises(UsageError, match="Identity is no model; give a Generator, a file or a name"):
         Upscaler(torch.nn.Identity())
+
+
+@pytest.mark.parametrize("low", [-1.0, -0.01])
+def test_arrays_and_tensors_below_0_are_refused_and_not_clipped(upscaler, low):
+    image = waves(20, 30, 3, float).astype(np.float32)
+    image[0, 0] = low
+    for made in (image, torch.from_numpy(image).permute(2, 0, 1)):
+        with pytest.raises(EsrganError, match=r"in \[0, 1\]"):
+            upscale(made, upscaler)
+
+
+def test_a_pil_picture_keeps_what_it_says_of_itself(upscaler):
+    image = photo()
+    image.info = {"icc_profile": rgb_profile(), "dpi": (300, 300)}
+    assert upscale(image, upscaler).info == image.info

@@ -214,3 +214,15 @@ def test_a_run_by_torch_ends_nearly_the_same(tmp_path):
     theirs = load_model(pretrain(replace(config, engine="torch", run_dir=tmp_path / "torch"))).state_dict()
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("shape", "fits"), [({}, True), ({"variant": "subpixel"}, False), ({"plus": True}, False)])
+def test_only_what_winograd_can_run_is_trained_by_it(shape, fits, monkeypatch):
+    monkeypatch.setattr("esrgan.winograd_training.runs_fast_here", lambda: True)
+    assert learns_fast_here(Generator(GeneratorConfig(channels=8, growth=4, blocks=1, **shape))) is fits
+
+
+def test_elsewhere_than_on_a_cpu_torch_trains(monkeypatch, tmp_path):
+    monkeypatch.setattr("esrgan.team.pick_device", lambda _: torch.device("meta"))
+    monkeypatch.setattr("esrgan.team.learns_fast_here", lambda _: True)
+    assert build_team(tiny.stage_1(tmp_path)).engine == "torch"
