@@ -61,7 +61,7 @@ def test_options_younger_than_the_run_count_as_their_default():
         ({"resume": "first"}, "resume"), ({"start": "warm"}, "start"), ({"run_dir": Path("x/../photos")}, "run_dir"),
         ({"steps": 2.5}, "steps is 2.5; it must be a whole number"), ({"batch": "8"}, "batch is 8"),
         ({"generator": {"blocks": 1}}, "generator is .* of the class esrgan.GeneratorConfig"),
-        ({"optim": "adam"}, "esrgan.OptimConfig"), ({"cache": 3}, "cache is 3; it must be a path"),
+        ({"optim": "adam"}, "esrgan.PretrainOptim"), ({"cache": 3}, "cache is 3; it must be a path"),
     ],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_named(options, named):
@@ -78,6 +78,7 @@ def test_a_value_that_makes_no_sense_is_named(options, named):
         (lambda: DiscriminatorConfig(channels=0), "discriminator.channels"),
         (lambda: TrainConfig(images=(Path("a"),), init=Path("b"), patch=16), "patch is 16; it must be at least 32"),
         (lambda: TrainConfig(images="a", init="b", weights={"pixel": 1}), "weights is .* esrgan.LossWeights"),
+        (lambda: TrainConfig(images="a", init="b", optim={}), "optim is .* esrgan.TrainOptim"),
         (lambda: TrainConfig(images="a", init=object()), "init is .* it must be a path"),
     ],
 )

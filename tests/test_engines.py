@@ -218,9 +218,8 @@ def break_package(monkeypatch, folder, name):
 @pytest.mark.parametrize("broken", ["openvino", "ncnn", "llvmlite"])
 def test_an_engine_that_cannot_be_imported_leaves_the_work_to_torch(broken, pictures, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr("esrgan.engines.runs_fast_here", lambda: True)
-    monkeypatch.setattr(
-        "esrgan.winograd_engine.code", lambda _: import_extra("llvmlite.ir", "winograd")
-    )  # not made yet
+    # whose machine code an earlier test may have made
+    monkeypatch.setattr("esrgan.winograd_engine.code", lambda _: import_extra("llvmlite.ir", "winograd"))
     pretend(monkeypatch, fast_bf16=False, installed=(broken,))
     break_package(monkeypatch, tmp_path, broken)
     network, picture = made(SHAPES[0]), made_picture(128, 128)

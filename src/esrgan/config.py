@@ -226,8 +226,9 @@ class RunConfig:
             value = getattr(self, name)
             _require(isinstance(value, int) and value >= 1, name, value, "a whole number, at least 1")
         for name, kind in NESTED.items():
-            value = getattr(self, name, kind())
-            _require(isinstance(value, kind), name, value, f"of the class esrgan.{kind.__name__}")
+            if default := getattr(type(self), name, None):
+                value = getattr(self, name)
+                _require(isinstance(value, kind), name, value, f"of the class esrgan.{type(default).__name__}")
         for name in ("run_dir", "cache", "lpips", "init", "vgg"):
             value = getattr(self, name, None)
             _require(value is None or isinstance(value, Path), name, value, "a path")

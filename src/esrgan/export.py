@@ -178,7 +178,7 @@ def load_ncnn(path: Path) -> Run:
     """Run an ncnn network on the CPU, in fp32."""
     from esrgan.ncnn_engine import open_net, plain_folder, run_net  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(dir=plain_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=plain_folder()) as folder:  # of its name the same holds for ncnn
         param, binary = (shutil.copy(file, folder) for file in with_weights(path))
         net = open_net(Path(param), Path(binary), torch.float32)
     return lambda lr: run_net(net, lr[0])[None]
